@@ -1,0 +1,5 @@
+//! `priorgate`: a localhost sidecar that owns a shop's bank identity.
+
+pub mod cli;
+pub mod config;
+pub mod policy;

@@ -1,0 +1,12 @@
+//! Decisions without IO, clock or async: bytes and configuration in, a typed verdict out.
+//!
+//! Everything here can be tested with a table and fuzzed without a runtime. Nothing here may import another layer.
+
+pub mod caller;
+pub mod head;
+pub mod headers;
+pub mod outcome;
+pub mod problem;
+pub mod route;
+pub mod secret;
+pub mod units;
