@@ -1,5 +1,9 @@
 //! `priorgate`: a localhost sidecar that owns a shop's bank identity.
 
+pub mod bank;
 pub mod cli;
 pub mod config;
+pub mod egress;
+pub mod net;
 pub mod policy;
+pub mod tls;
