@@ -1,0 +1,241 @@
+//! Binding listeners: loopback TCP and Unix sockets with their mode and group set before anyone can connect.
+//!
+//! It owns the rule about socket files: a stale one of ours is replaced, somebody else's never is.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use tokio::net::TcpListener;
+
+/// A bound listener that no runtime knows yet: start-up binds before it confines itself and starts threads.
+#[derive(Debug)]
+pub enum Bound {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// A Unix socket, and its file.
+    Unix(UnixListener, SocketFile),
+}
+
+/// A listener on the serving runtime.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket, and its file.
+    Unix(tokio::net::UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket of ours: removed on drop, if it is still the one we made.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+/// Why a listener could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The port.
+    #[error("cannot listen on {addr}; is another program using the port?")]
+    Tcp {
+        /// The address that was asked for.
+        addr: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Something else lies where the socket should be.
+    #[error("{} exists and is {what}; it is left alone: remove it or configure another path", path.display())]
+    NotOurs {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A live process answers there.
+    #[error("another process is listening on {}; stop it first", path.display())]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A system call on the socket file failed.
+    #[error("cannot {doing} {}", path.display())]
+    Unix {
+        /// What was tried.
+        doing: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Bound {
+    /// Binds TCP.
+    ///
+    /// # Errors
+    /// [`ListenError::Tcp`].
+    pub fn tcp(addr: SocketAddr) -> Result<Self, ListenError> {
+        let bind = || {
+            let listener = std::net::TcpListener::bind(addr)?;
+            listener.set_nonblocking(true)?;
+            Ok(Self::Tcp(listener))
+        };
+        bind().map_err(|source| ListenError::Tcp { addr, source })
+    }
+
+    /// Binds a Unix socket. Must run under a umask that lets nobody else connect before the mode is set (the process
+    /// sets 0077 at start).
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn unix(path: &Path, mode: u32, gid: Option<u32>) -> Result<Self, ListenError> {
+        remove_stale(path)?;
+        let failed = |doing| {
+            move |source| ListenError::Unix {
+                doing,
+                path: path.to_owned(),
+                source,
+            }
+        };
+        let listener = UnixListener::bind(path).map_err(failed("bind the socket"))?;
+        let metadata = path
+            .symlink_metadata()
+            .map_err(failed("look at the socket"))?;
+        let file = SocketFile {
+            path: path.to_owned(),
+            identity: (metadata.dev(), metadata.ino()),
+        };
+        listener
+            .set_nonblocking(true)
+            .map_err(failed("prepare the socket"))?;
+        if let Some(gid) = gid {
+            chown(path, None, Some(gid)).map_err(failed("set the group of"))?;
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .map_err(failed("set the mode of"))?;
+        Ok(Self::Unix(listener, file))
+    }
+
+    /// The TCP address that was bound.
+    #[must_use]
+    pub fn tcp_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// Hands the listener to the runtime that this is called in.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the descriptor.
+    pub fn serve(self) -> io::Result<Listener> {
+        Ok(match self {
+            Self::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
+            Self::Unix(listener, file) => {
+                Listener::Unix(tokio::net::UnixListener::from_std(listener)?, file)
+            }
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let still_ours = self
+            .path
+            .symlink_metadata()
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        if still_ours {
+            // Best effort: a file that stays is replaced at the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes a socket file that a dead process of ours left behind; refuses anything else.
+fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    let not_ours = |what| ListenError::NotOurs {
+        path: path.to_owned(),
+        what,
+    };
+    let metadata = match path.symlink_metadata() {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(ListenError::Unix {
+                doing: "look at",
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(not_ours("not a socket"));
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(not_ours("a socket of another user"));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(ListenError::InUse {
+            path: path.to_owned(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|source| ListenError::Unix {
+                doing: "remove the stale socket",
+                path: path.to_owned(),
+                source,
+            })
+        }
+        Err(source) => Err(ListenError::Unix {
+            doing: "probe the socket",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unix(path: &Path) -> Result<Bound, ListenError> {
+        Bound::unix(path, 0o600, None)
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let listener = unix(&path).unwrap();
+        assert!(matches!(unix(&path), Err(ListenError::InUse { .. })));
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("precious");
+        std::fs::write(&path, "data").unwrap();
+        assert!(matches!(unix(&path), Err(ListenError::NotOurs { .. })));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
+    }
+
+    #[test]
+    fn a_socket_that_replaced_ours_is_not_removed_with_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let ours = unix(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let _theirs = UnixListener::bind(&path).unwrap();
+        drop(ours);
+        assert!(path.exists());
+    }
+}

@@ -1,0 +1,219 @@
+//! The byte counter between TLS and the socket, and the switch that ends all writing.
+//!
+//! It owns the proof of `not_sent`. A count above TLS would prove nothing: rustls may have written records before it
+//! reports an error, and flushes what it holds when it is shut down. Here a byte is counted when the kernel took it,
+//! and after [`Probe::poison`] no further byte can be.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use rustix::net::{RecvFlags, recv};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A TCP stream whose writes are counted and can be forbidden.
+#[derive(Debug)]
+pub struct Meter {
+    shared: Arc<Shared>,
+}
+
+/// The other end of a [`Meter`]: reads its count, poisons it, looks whether the peer has spoken.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    socket: TcpStream,
+    written: AtomicU64,
+    poisoned: AtomicBool,
+}
+
+impl Meter {
+    /// Takes a connected socket over.
+    #[must_use]
+    pub fn new(socket: TcpStream) -> (Self, Probe) {
+        let shared = Arc::new(Shared {
+            socket,
+            written: AtomicU64::new(0),
+            poisoned: AtomicBool::new(false),
+        });
+        (
+            Self {
+                shared: Arc::clone(&shared),
+            },
+            Probe { shared },
+        )
+    }
+
+    fn poll_counted(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if self.shared.poisoned.load(Ordering::SeqCst) {
+                return Poll::Ready(Err(poisoned()));
+            }
+            ready!(self.shared.socket.poll_write_ready(cx))?;
+            match write(&self.shared.socket) {
+                Ok(n) => {
+                    self.shared.written.fetch_add(n as u64, Ordering::SeqCst);
+                    return Poll::Ready(Ok(n));
+                }
+                // Readiness was stale: `try_write` has cleared it, ask again.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+fn poisoned() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::BrokenPipe,
+        "a verdict on this connection was already given",
+    )
+}
+
+impl Probe {
+    /// Bytes that the kernel has taken so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.shared.written.load(Ordering::SeqCst)
+    }
+
+    /// Makes every later write fail, for ever. Then [`Probe::written`] is final.
+    pub fn poison(&self) {
+        self.shared.poisoned.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether an idle connection is still quiet: open, with nothing to read. Anything else (an end of file, an alert,
+    /// a stray answer) makes it unfit for a request. One system call, no waiting.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let mut byte = [0_u8; 1];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(recv(&self.shared.socket, &mut byte[..], flags), Err(error) if error == rustix::io::Errno::AGAIN)
+    }
+}
+
+impl AsyncRead for Meter {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let socket = &self.shared.socket;
+        loop {
+            ready!(socket.poll_read_ready(cx))?;
+            match socket.try_read(buf.initialize_unfilled()) {
+                Ok(n) => {
+                    buf.advance(n);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Meter {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_counted(cx, |socket| socket.try_write(buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_counted(cx, |socket| socket.try_write_vectored(bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Does nothing: a connection to the bank is dropped, never shut down, so that no layer above can flush what it
+    /// still holds. Dropping both halves closes the socket.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (Meter, Probe, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let (meter, probe) = Meter::new(client);
+        (meter, probe, server)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn bytes_are_counted_when_the_kernel_takes_them() {
+        let (mut meter, probe, mut server) = pair().await;
+        assert_eq!(probe.written(), 0);
+        meter.write_all(b"hello").await.unwrap();
+        assert_eq!(probe.written(), 5);
+        let mut got = [0; 5];
+        server.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"hello");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_poisoned_meter_never_writes_again_and_shutdown_sends_nothing() {
+        let (mut meter, probe, mut server) = pair().await;
+        probe.poison();
+        assert!(meter.write_all(b"late").await.is_err());
+        assert!(
+            meter
+                .write_vectored(&[io::IoSlice::new(b"late")])
+                .await
+                .is_err()
+        );
+        meter.shutdown().await.unwrap();
+        assert_eq!(probe.written(), 0);
+        drop((meter, probe));
+        let mut got = Vec::new();
+        server.read_to_end(&mut got).await.unwrap();
+        assert!(got.is_empty());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_connection_is_quiet_until_the_peer_speaks_or_leaves() {
+        let (_meter, probe, mut server) = pair().await;
+        assert!(probe.is_quiet());
+        server.write_all(b"x").await.unwrap();
+        while probe.is_quiet() {
+            tokio::task::yield_now().await;
+        }
+        let (_meter, probe, server) = pair().await;
+        drop(server);
+        while probe.is_quiet() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

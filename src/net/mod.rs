@@ -1,0 +1,11 @@
+//! Sockets and HTTP/1.1 framing, both ways. It knows bytes, deadlines and bounds; no bank, no route, no meaning.
+
+pub mod accept;
+pub mod body;
+pub mod exchange;
+pub mod guard;
+pub mod listen;
+pub mod meter;
+pub mod respond;
+pub mod serve;
+pub mod wire;

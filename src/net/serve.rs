@@ -1,0 +1,78 @@
+//! One caller's connection: the guard, hyper above it, and a graceful end.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use super::guard::{Guard, Handle, Settings};
+use super::respond::Reply;
+use crate::policy::head::Rules;
+
+/// How long the rest of a refused request is read away, so that the caller sees its answer and not a reset.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// Serves the connection until it ends; `drain` turns keep-alive off and ends it after the request that runs.
+///
+/// The service is called once for each message, a refused one included: it finds the refusal in the [`Handle`].
+pub async fn connection<S, F, R>(
+    stream: S,
+    settings: Settings,
+    mut drain: watch::Receiver<bool>,
+    service: F,
+) -> Handle
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Fn(Request<Incoming>, Handle) -> R,
+    R: Future<Output = Reply>,
+{
+    // Two more than the guard lets through: hyper must never answer by itself.
+    let hyper_headers = settings.rules.max_headers.saturating_add(2);
+    let hyper_buffer = settings.rules.max_bytes.saturating_mul(2).max(64 << 10);
+    let (guard, handle) = Guard::new(stream, settings);
+    let service = {
+        let handle = handle.clone();
+        service_fn(move |request| {
+            let reply = service(request, handle.clone());
+            async move { Ok::<_, Infallible>(reply.await) }
+        })
+    };
+    let connection = http1::Builder::new()
+        // A caller that hangs up cancels nothing; and hyper does not read ahead while a request runs.
+        .half_close(true)
+        .max_headers(hyper_headers)
+        .max_buf_size(hyper_buffer)
+        .serve_connection(TokioIo::new(guard), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = drain.wait_for(|drain| *drain) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %super::exchange::chain(&error), "a caller's connection broke");
+    }
+    handle
+}
+
+/// The guard's settings for a listener.
+#[must_use]
+pub fn settings(rules: Rules, head: Duration, idle: Duration, linger_bytes: usize) -> Settings {
+    Settings {
+        rules,
+        head,
+        idle,
+        write_stall: idle,
+        linger_bytes,
+        linger_time: LINGER_TIME,
+    }
+}
