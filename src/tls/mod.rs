@@ -1,0 +1,5 @@
+//! TLS material and the handshake with the bank: what is trusted, who we are, how the key signs.
+
+pub mod client;
+pub mod key;
+pub mod trust;
