@@ -1,0 +1,388 @@
+//! Sending one request: a place, a connection, the exchange, and one more try if provably nothing was sent.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+
+use super::breaker::{Breaker, Permission};
+use super::dial::{DialError, Dialler};
+use super::pool::Pool;
+use super::resolve::Resolver;
+use crate::config::{self, Limits, Timeouts};
+use crate::net::exchange::{self, Answer, AnswerLimits, Failed, Link};
+use crate::policy::outcome::{self, End, Outcome};
+use crate::policy::problem::{Code, Problem};
+use crate::policy::route::Connection;
+use crate::tls::client::HandshakeError;
+
+/// One generation of a bank: built whole, published whole, retired whole.
+#[derive(Debug)]
+pub struct Bank {
+    authority: HeaderValue,
+    dialler: Dialler,
+    resolver: Arc<Resolver>,
+    pool: Arc<Pool>,
+    breaker: Mutex<Breaker>,
+    places: Semaphore,
+    waiting: AtomicUsize,
+    timeouts: Timeouts,
+    limits: Limits,
+    counts: Arc<Counts>,
+}
+
+/// Counts that outlive a generation.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Connections made.
+    pub opened: AtomicU64,
+    /// Requests sent over a connection that had served before.
+    pub reused: AtomicU64,
+}
+
+/// A request for the bank, as the caller sent it and the policies let it through.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// The route's method.
+    pub method: &'static str,
+    /// Path and query, undecoded.
+    pub target: String,
+    /// Only what may pass.
+    pub headers: HeaderMap,
+    /// Byte for byte.
+    pub body: Bytes,
+}
+
+/// No answer: what the caller is told, and what the operator's log says besides.
+#[derive(Debug)]
+pub struct Refused {
+    /// For the caller.
+    pub problem: Problem,
+    /// For the log: the cause in the words of the layer that noticed it.
+    pub cause: String,
+}
+
+impl Refused {
+    fn new(problem: Problem, cause: impl Into<String>) -> Box<Self> {
+        Box::new(Self {
+            problem,
+            cause: cause.into(),
+        })
+    }
+}
+
+/// What a [`Bank`] is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The value of `Host`.
+    pub authority: HeaderValue,
+    /// How to connect.
+    pub dialler: Dialler,
+    /// Where to.
+    pub resolver: Arc<Resolver>,
+    /// What is kept.
+    pub pool: config::Pool,
+    /// When to stop dialling.
+    pub breaker: config::Breaker,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Bounds.
+    pub limits: Limits,
+    /// Counts of all generations.
+    pub counts: Arc<Counts>,
+}
+
+impl Bank {
+    /// Puts a generation together. Must be called inside the serving runtime.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            authority: parts.authority,
+            dialler: parts.dialler,
+            resolver: parts.resolver,
+            pool: Pool::new(parts.pool),
+            breaker: Mutex::new(Breaker::new(parts.breaker.failures, parts.breaker.cooldown)),
+            places: Semaphore::new(parts.limits.concurrency),
+            waiting: AtomicUsize::new(0),
+            timeouts: parts.timeouts,
+            limits: parts.limits,
+            counts: parts.counts,
+        }
+    }
+
+    /// Sends a request and gives the whole answer. `on_outcome` is told what the outcome would be if the caller's
+    /// handler were dropped at this moment: `Unknown` from just before the first byte may go out.
+    ///
+    /// # Errors
+    /// [`Refused`]; its problem's outcome says whether the bank may have acted.
+    pub async fn send(
+        &self,
+        outbound: Outbound,
+        connection: Connection,
+        total: Instant,
+        mut on_outcome: impl FnMut(Outcome),
+    ) -> Result<Answer, Box<Refused>> {
+        let _place = self.place(total).await?;
+        let mut first = true;
+        loop {
+            let idle = match connection {
+                Connection::Pooled if first => self.pool.take(),
+                Connection::Pooled | Connection::Fresh => None,
+            };
+            let mut link = match idle {
+                Some(link) => {
+                    self.counts.reused.fetch_add(1, Ordering::Relaxed);
+                    link
+                }
+                None => self.connect(total).await?,
+            };
+            let request = exchange::request(
+                outbound.method,
+                &outbound.target,
+                &self.authority,
+                outbound.headers.clone(),
+                outbound.body.clone(),
+            )
+            .map_err(|error| {
+                let problem = Problem::new(Code::BadRequest, "the request target cannot be sent");
+                Refused::new(problem, error.to_string())
+            })?;
+            let deadline = earlier(Instant::now(), self.timeouts.response, total);
+            let limits = self.answer_limits();
+            on_outcome(Outcome::Unknown);
+            let failed = match link.exchange(request, deadline, limits).await {
+                Ok(answer) => {
+                    if connection == Connection::Pooled {
+                        self.pool.put(link);
+                    }
+                    return Ok(answer);
+                }
+                Err(failed) => failed,
+            };
+            let verdict = outcome::judge(&failed.attempt);
+            on_outcome(verdict.outcome);
+            let again = first
+                && verdict.outcome == Outcome::NotSent
+                && verdict.code != Code::IdentityRefused
+                && failed.attempt.end != End::TimedOut;
+            if !again {
+                return Err(self.explain(verdict, &failed));
+            }
+            tracing::debug!(
+                cause = failed.cause,
+                "nothing was sent; trying once on a new connection"
+            );
+            first = false;
+        }
+    }
+
+    /// Closes what is idle; requests that run end as they would have.
+    pub fn retire(&self) {
+        self.pool.retire();
+    }
+
+    /// Idle connections.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        self.pool.idle()
+    }
+
+    /// Requests at the bank, or on the way to it.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.limits
+            .concurrency
+            .saturating_sub(self.places.available_permits())
+    }
+
+    /// Requests that wait for a place.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The breaker's state, for the status.
+    #[must_use]
+    pub fn breaker_state(&self) -> &'static str {
+        self.breaker().state()
+    }
+
+    /// The resolver: kept over a reload that does not change the name.
+    #[must_use]
+    pub fn resolver(&self) -> &Arc<Resolver> {
+        &self.resolver
+    }
+
+    async fn place(&self, total: Instant) -> Result<SemaphorePermit<'_>, Box<Refused>> {
+        if let Ok(permit) = self.places.try_acquire() {
+            return Ok(permit);
+        }
+        let overloaded = |detail: &str| Refused::new(Problem::new(Code::Overloaded, detail), "");
+        let _waiting = Waiting::enter(&self.waiting, self.limits.queue).ok_or_else(|| {
+            overloaded("limits.concurrency requests are at the bank and limits.queue are waiting; try again")
+        })?;
+        let until = earlier(Instant::now(), self.timeouts.connect, total);
+        match timeout_at(until, self.places.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(overloaded(
+                "no place at the bank became free within timeouts.connect; try again",
+            )),
+        }
+    }
+
+    async fn connect(&self, total: Instant) -> Result<Link, Box<Refused>> {
+        if self.breaker().ask(Instant::now()) == Permission::Refuse {
+            let detail = "the bank was unreachable just now; it is dialled again after breaker.cooldown. \
+                          Nothing was sent";
+            return Err(Refused::new(
+                Problem::new(Code::BankUnreachable, detail),
+                "breaker open",
+            ));
+        }
+        let mut trial = Trial {
+            breaker: &self.breaker,
+            settled: false,
+        };
+        let until = earlier(Instant::now(), self.timeouts.connect, total);
+        let addresses = self.resolver.addresses(until).await;
+        let result = self.dialler.dial(&addresses, until).await;
+        trial.settle(!result.as_ref().is_err_and(DialError::is_unreachable));
+        let link = result.map_err(|error| Refused::new(problem_of(&error), error.to_string()))?;
+        self.counts.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(link)
+    }
+
+    fn explain(&self, verdict: outcome::Verdict, failed: &Failed) -> Box<Refused> {
+        let what = failed.attempt.end.describe();
+        let detail = match (verdict.code, verdict.outcome) {
+            (Code::IdentityRefused, _) => {
+                "the bank refused the client certificate before it read the request. Nothing was sent: check with the \
+                 bank that this certificate is the registered one"
+                    .to_owned()
+            }
+            (_, Outcome::NotSent) => format!("{what}. Nothing was sent: it is safe to try again"),
+            (_, Outcome::Answered | Outcome::Unknown) => format!(
+                "{what}. The bank may have acted on the request: ask the bank what became of it before repeating it"
+            ),
+        };
+        let problem = Problem {
+            code: verdict.code,
+            detail,
+            outcome: verdict.outcome,
+        };
+        Refused::new(problem, failed.cause.clone())
+    }
+
+    fn answer_limits(&self) -> AnswerLimits {
+        AnswerLimits {
+            head: self.limits.head,
+            body: self.limits.response_body,
+        }
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `now + wait`, but not after `limit`.
+fn earlier(now: Instant, wait: std::time::Duration, limit: Instant) -> Instant {
+    now.checked_add(wait)
+        .map_or(limit, |until| until.min(limit))
+}
+
+/// A place in the queue, given back on drop.
+struct Waiting<'b>(&'b AtomicUsize);
+
+impl<'b> Waiting<'b> {
+    fn enter(count: &'b AtomicUsize, limit: usize) -> Option<Self> {
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        let waiting = Self(count);
+        (before < limit).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A permitted connect: told to the breaker, or given back if its caller's handler is dropped half way.
+struct Trial<'b> {
+    breaker: &'b Mutex<Breaker>,
+    settled: bool,
+}
+
+impl Trial<'_> {
+    fn settle(&mut self, reachable: bool) {
+        self.settled = true;
+        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        breaker.record(reachable, Instant::now());
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.breaker
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .abandon();
+        }
+    }
+}
+
+/// What a caller is told when there is no connection. Addresses stay in the log.
+fn problem_of(error: &DialError) -> Problem {
+    let (code, detail) = match error {
+        DialError::NoAddress => (
+            Code::BankUnreachable,
+            "DNS: the bank's name does not resolve. Nothing was sent".to_owned(),
+        ),
+        DialError::Tcp { source, .. } => (
+            Code::BankUnreachable,
+            format!("TCP: no connection to the bank ({}). Nothing was sent", source.kind()),
+        ),
+        DialError::Http(_) | DialError::ThreadLost => (
+            Code::BankUnreachable,
+            "the connection to the bank could not be used. Nothing was sent".to_owned(),
+        ),
+        DialError::TimedOut => {
+            let detail = "no connection to the bank within timeouts.connect. Nothing was sent";
+            return Problem::new(Code::BankTimeout, detail).not_sent();
+        }
+        DialError::Handshake { source, .. } => match source {
+            HandshakeError::CertificateRefused(_) => (
+                Code::IdentityRefused,
+                "TLS: the bank refused the client certificate. Nothing was sent: check with the bank that this \
+                 certificate is the registered one"
+                    .to_owned(),
+            ),
+            HandshakeError::Failed(_) => (
+                Code::BankUnreachable,
+                "TLS: the handshake with the bank did not complete. Nothing was sent; the gate's log has the cause"
+                    .to_owned(),
+            ),
+            HandshakeError::NotAsked => (
+                Code::BankUntrusted,
+                "TLS: the server asked for no client certificate, so it is not the bank's API. Nothing was sent: \
+                 check url"
+                    .to_owned(),
+            ),
+            HandshakeError::Signing(_) => (
+                Code::IdentityUnavailable,
+                "the private key could not sign the handshake. Nothing was sent; the gate's log has the cause"
+                    .to_owned(),
+            ),
+            HandshakeError::Untrusted(reason) => (
+                Code::BankUntrusted,
+                format!("TLS: the server's certificate was not accepted: {reason}. Nothing was sent"),
+            ),
+        },
+    };
+    Problem::new(code, detail)
+}
