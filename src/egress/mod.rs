@@ -1,0 +1,444 @@
+//! The story of a request from PHP to the bank: accept, caller, head, route, headers, body, bank, answer, record.
+//!
+//! It decides nothing itself: it asks the policies in the contract's order and turns each refusal into a problem.
+
+pub mod record;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::CONTENT_ENCODING;
+use http::{HeaderName, HeaderValue, Request};
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
+
+use crate::bank::{Bank, Outbound};
+use crate::config::{Limits, Timeouts};
+use crate::net::accept::Accepted;
+use crate::net::body::{self, BodyError};
+use crate::net::exchange::Answer;
+use crate::net::guard::{self, Handle};
+use crate::net::respond::{self, Reply};
+use crate::net::serve;
+use crate::policy::caller::{Access, Verdict as CallerVerdict};
+use crate::policy::head::{self, Rules};
+use crate::policy::headers;
+use crate::policy::outcome::Outcome;
+use crate::policy::problem::{Code, Problem};
+use crate::policy::route::{self, Method, Route, Verdict as RouteVerdict};
+use record::{Counts, Record, RequestIds};
+
+/// Everything about one bank that a reload replaces, as one piece.
+#[derive(Debug)]
+pub struct Generation {
+    /// 1 at start, one more with each reload.
+    pub number: u64,
+    /// The allow-list.
+    pub routes: Vec<Route>,
+    /// Further request headers that pass.
+    pub pass: Vec<HeaderName>,
+    /// Headers that we add.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Bounds.
+    pub limits: Limits,
+    /// What each listener asks of its callers, in the order of the config.
+    pub access: Vec<Access>,
+    /// The way to the bank.
+    pub bank: Bank,
+    /// The leaf certificate, for the status; `None` for plaintext.
+    pub certificate: Option<CertificateFacts>,
+}
+
+/// What the status says about our certificate.
+#[derive(Clone, Debug)]
+pub struct CertificateFacts {
+    /// Its subject.
+    pub subject: String,
+    /// When it ends.
+    pub not_after: SystemTime,
+    /// SHA-256 of its public key, in hex.
+    pub spki_sha256: String,
+}
+
+/// One bank's egress: what stays while generations come and go.
+#[derive(Debug)]
+pub struct Egress {
+    name: String,
+    current: watch::Receiver<Arc<Generation>>,
+    draining: watch::Receiver<bool>,
+    counts: Counts,
+    ids: Arc<RequestIds>,
+}
+
+/// One caller's connection, judged once.
+#[derive(Debug)]
+struct Caller {
+    listener: Arc<str>,
+    index: usize,
+    tcp: bool,
+    uid: Option<u32>,
+}
+
+/// A refusal on its way out: the problem, what the log adds, and the `Allow` header of a 405.
+struct Refusal {
+    problem: Problem,
+    cause: String,
+    allow: Option<String>,
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self {
+            problem,
+            cause: String::new(),
+            allow: None,
+        }
+    }
+}
+
+impl Egress {
+    /// Joins the parts.
+    #[must_use]
+    pub fn new(
+        name: String,
+        current: watch::Receiver<Arc<Generation>>,
+        draining: watch::Receiver<bool>,
+        ids: Arc<RequestIds>,
+    ) -> Self {
+        Self {
+            name,
+            current,
+            draining,
+            counts: Counts::default(),
+            ids,
+        }
+    }
+
+    /// The generation that serves new requests.
+    #[must_use]
+    pub fn generation(&self) -> Arc<Generation> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// What became of the requests so far.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The bank's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Serves one accepted connection of the listener `index` to its end.
+    pub async fn connection(
+        self: Arc<Self>,
+        accepted: Accepted,
+        listener: Arc<str>,
+        index: usize,
+        _place: OwnedSemaphorePermit,
+    ) {
+        let generation = self.generation();
+        let (timeouts, limits) = (&generation.timeouts, &generation.limits);
+        let rules = Rules {
+            max_bytes: limits.head,
+            max_headers: limits.headers,
+        };
+        let settings = serve::settings(rules, timeouts.head, timeouts.idle, limits.linger);
+        drop(generation);
+        let (tcp, uid) = match &accepted {
+            Accepted::Tcp(_) => (true, None),
+            Accepted::Unix(stream) => (false, stream.peer_cred().ok().map(|cred| cred.uid())),
+        };
+        let caller = Arc::new(Caller {
+            listener,
+            index,
+            tcp,
+            uid,
+        });
+        let service = {
+            let (egress, caller) = (Arc::clone(&self), Arc::clone(&caller));
+            move |request, handle: Handle| {
+                let (egress, caller) = (Arc::clone(&egress), Arc::clone(&caller));
+                async move { egress.answer(&caller, request, &handle).await }
+            }
+        };
+        let drain = self.draining.clone();
+        let handle = match accepted {
+            Accepted::Tcp(stream) => {
+                // An answer is small and complete: send it at once.
+                let _ = stream.set_nodelay(true);
+                serve::connection(stream, settings, drain, service).await
+            }
+            Accepted::Unix(stream) => serve::connection(stream, settings, drain, service).await,
+        };
+        // A head that had begun when the connection ended (a drain, mostly): a request that nobody answered.
+        if handle.unserved() {
+            self.record(&caller, Instant::now(), self.ids.next());
+        }
+    }
+
+    fn record(&self, caller: &Caller, started: Instant, id: String) -> Record<'_> {
+        Record::begin(
+            &self.name,
+            &self.counts,
+            &caller.listener,
+            caller.uid,
+            started,
+            id,
+        )
+    }
+
+    async fn answer(&self, caller: &Caller, request: Request<Incoming>, handle: &Handle) -> Reply {
+        let started = handle.head_started().unwrap_or_else(Instant::now);
+        let refused_head = handle.take_refusal();
+        let id = match (&refused_head, request.headers().get(headers::X_REQUEST_ID)) {
+            (None, Some(id)) if headers::is_sane_request_id(id.as_bytes()) => {
+                id.to_str().map_or_else(|_| self.ids.next(), str::to_owned)
+            }
+            _ => self.ids.next(),
+        };
+        let mut record = self.record(caller, started, id);
+        let generation = self.generation();
+        match self
+            .story(&generation, caller, request, refused_head, &mut record)
+            .await
+        {
+            Ok(answer) => {
+                record.finish_answered(answer.status.as_u16(), answer.body.len());
+                let headers = headers::towards_caller(answer.headers);
+                respond::passed_on(
+                    answer.status,
+                    headers,
+                    answer.body,
+                    record.id(),
+                    Outcome::Answered,
+                )
+            }
+            Err(refusal) => {
+                record.finish_refused(&refusal.problem, &refusal.cause);
+                respond::problem(&refusal.problem, record.id(), refusal.allow.as_deref())
+            }
+        }
+    }
+
+    /// The contract's order (design: accept → caller check → parse → route → headers → connection → send → answer).
+    async fn story(
+        &self,
+        generation: &Generation,
+        caller: &Caller,
+        request: Request<Incoming>,
+        refused_head: Option<guard::Refusal>,
+        record: &mut Record<'_>,
+    ) -> Result<Answer, Refusal> {
+        let access = generation
+            .access
+            .get(caller.index)
+            .ok_or_else(listener_unknown)?;
+        // A uid is known before a byte is read; a token only after the head was.
+        if matches!(access, Access::Uids(_)) {
+            admit(access, caller, &[])?;
+        }
+        if let Some(refusal) = refused_head {
+            return Err(head_problem(&refusal, record).into());
+        }
+        let (parts, body) = request.into_parts();
+        if !matches!(access, Access::Uids(_)) {
+            admit(access, caller, &headers::tokens(&parts.headers))?;
+        }
+        if *self.draining.borrow() {
+            return Err(Problem::new(
+                Code::Draining,
+                "the gate is shutting down; try again in a moment",
+            )
+            .into());
+        }
+        let method = Method::parse(parts.method.as_str());
+        record.method(method);
+        let target = parts.uri.path_and_query();
+        let path = target.map_or("/", |target| target.path());
+        let query = target.is_some_and(|target| target.query().is_some());
+        let route = match route::find(&generation.routes, parts.method.as_str(), path, query) {
+            RouteVerdict::Allow(route) => route,
+            verdict => return Err(route_refusal(verdict, &generation.routes, path)),
+        };
+        record.route(&route.name);
+        headers::judge(&parts.headers, &generation.pass, caller.tcp).map_err(header_problem)?;
+        let total = record.started() + generation.timeouts.total;
+        let body = self.body(generation, body, total, record).await?;
+        let mut sent = headers::towards_bank(&parts.headers, &generation.pass, &generation.set);
+        if let Ok(id) = HeaderValue::from_str(record.id()) {
+            sent.insert(headers::X_REQUEST_ID, id);
+        }
+        let outbound = Outbound {
+            method: route.method.as_str(),
+            target: target.map_or_else(|| "/".to_owned(), |target| target.as_str().to_owned()),
+            headers: sent,
+            body,
+        };
+        generation
+            .bank
+            .send(outbound, route.connection, total, |outcome| {
+                record.if_dropped(outcome)
+            })
+            .await
+            .map_err(|refused| Refusal {
+                problem: refused.problem,
+                cause: refused.cause,
+                allow: None,
+            })
+    }
+
+    async fn body(
+        &self,
+        generation: &Generation,
+        body: Incoming,
+        total: Instant,
+        record: &mut Record<'_>,
+    ) -> Result<bytes::Bytes, Refusal> {
+        let deadline = (Instant::now() + generation.timeouts.body).min(total);
+        let limit = generation.limits.request_body;
+        match body::read(body, limit, deadline).await {
+            Ok(body) => {
+                record.bytes_in(body.len());
+                Ok(body)
+            }
+            Err(BodyError::TooLarge) => Err(Problem::new(
+                Code::BodyTooLarge,
+                format!(
+                    "the body is larger than limits.request_body ({limit} bytes). Nothing was sent"
+                ),
+            )
+            .into()),
+            Err(BodyError::TimedOut) => Err(Problem::new(
+                Code::RequestTimeout,
+                "the body did not arrive within timeouts.body. Nothing was sent",
+            )
+            .into()),
+            Err(BodyError::Gone(_)) => {
+                record.caller_gone();
+                let detail =
+                    "the body ended before Content-Length bytes had arrived. Nothing was sent";
+                Err(Problem::new(Code::BadRequest, detail).into())
+            }
+        }
+    }
+}
+
+fn admit(access: &Access, caller: &Caller, tokens: &[&[u8]]) -> Result<(), Refusal> {
+    match access.judge(caller.uid, tokens) {
+        CallerVerdict::Allow => Ok(()),
+        CallerVerdict::DenyCaller => {
+            let who = caller
+                .uid
+                .map_or_else(|| "an unknown uid".to_owned(), |uid| format!("uid {uid}"));
+            let detail = format!(
+                "{who} is not among the callers of this listener. Nothing was sent: add the user to `callers` if it \
+                 should be"
+            );
+            Err(Problem::new(Code::CallerDenied, detail).into())
+        }
+        CallerVerdict::DenyToken => Err(Problem::new(
+            Code::TokenRequired,
+            "send exactly one valid token, as Priorgate-Token or as Authorization: Bearer. Nothing was sent",
+        )
+        .into()),
+    }
+}
+
+/// A listener without an entry in the generation: cannot happen while a reload refuses to change listeners.
+fn listener_unknown() -> Refusal {
+    Problem::new(Code::CallerDenied, "this listener is no longer configured").into()
+}
+
+fn head_problem(refusal: &guard::Refusal, record: &mut Record<'_>) -> Problem {
+    match refusal {
+        guard::Refusal::Head(head::Refusal::Malformed(reason)) => Problem::new(
+            Code::BadRequest,
+            format!("{}. Nothing was sent", reason.as_str()),
+        ),
+        guard::Refusal::Head(head::Refusal::LengthRequired) => Problem::new(
+            Code::LengthRequired,
+            "Transfer-Encoding is not accepted: send Content-Length. Nothing was sent",
+        ),
+        guard::Refusal::Head(head::Refusal::TooLarge) => Problem::new(
+            Code::HeadTooLarge,
+            "the head is above limits.head or limits.headers. Nothing was sent",
+        ),
+        guard::Refusal::TimedOut => Problem::new(
+            Code::RequestTimeout,
+            "the head did not arrive within timeouts.head. Nothing was sent",
+        ),
+        guard::Refusal::Incomplete | guard::Refusal::Lost(_) => {
+            record.caller_gone();
+            Problem::new(
+                Code::BadRequest,
+                "the head ended before its empty line. Nothing was sent",
+            )
+        }
+    }
+}
+
+fn route_refusal(verdict: RouteVerdict<'_>, routes: &[Route], path: &str) -> Refusal {
+    match verdict {
+        RouteVerdict::MethodNotAllowed => {
+            let allow = route::allowed_methods(routes, path);
+            let detail = format!("this path takes {allow}. Nothing was sent");
+            let problem = Problem::new(Code::MethodNotAllowed, detail);
+            Refusal { problem, cause: String::new(), allow: Some(allow) }
+        }
+        RouteVerdict::QueryNotAllowed(route) => Problem::new(
+            Code::BadRequest,
+            format!("route {} takes no query; `query: true` would allow one. Nothing was sent", route.name),
+        )
+        .into(),
+        RouteVerdict::NotFound | RouteVerdict::Allow(_) => Problem::new(
+            Code::RouteNotFound,
+            "no route of this bank has this path; paths are compared byte by byte. Nothing was sent",
+        )
+        .into(),
+    }
+}
+
+fn header_problem(refusal: headers::Refusal) -> Refusal {
+    use headers::Refusal as Header;
+    let (code, detail) = match refusal {
+        Header::Browser => (
+            Code::BrowserRequest,
+            "the request carries Origin or Sec-Fetch-*, as a browser's does. Nothing was sent"
+                .to_owned(),
+        ),
+        Header::ContentEncoding => (
+            Code::UnsupportedMediaType,
+            format!(
+                "{CONTENT_ENCODING} is only accepted where headers.pass names it. Nothing was sent"
+            ),
+        ),
+        Header::Doubled(name) => (
+            Code::BadRequest,
+            format!("{name} stands more than once. Nothing was sent"),
+        ),
+        Header::Host => (
+            Code::BadRequest,
+            "Host must be 127.0.0.1, localhost or [::1] on this listener. Nothing was sent"
+                .to_owned(),
+        ),
+        Header::Proxied(name) => (
+            Code::ProxiedRequest,
+            format!(
+                "the request carries {name}: a proxy hands on somebody else's request. Nothing was sent"
+            ),
+        ),
+        Header::Underscore => (
+            Code::BadRequest,
+            "a header name holds an underscore, which PHP folds into a hyphen. Nothing was sent"
+                .to_owned(),
+        ),
+    };
+    Problem::new(code, detail).into()
+}

@@ -1,0 +1,262 @@
+//! Exactly one record for each request, whatever ends it.
+//!
+//! A [`Record`] is begun with a request's head and finished with its answer; dropped unfinished (the connection's task
+//! was ended with the request still running) it writes `caller_gone` by itself.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::time::Instant;
+
+use crate::policy::outcome::Outcome;
+use crate::policy::problem::{Fault, Problem};
+use crate::policy::route::Method;
+
+/// How many requests ended with each outcome.
+#[derive(Debug, Default)]
+pub struct Counts {
+    answered: AtomicU64,
+    not_sent: AtomicU64,
+    unknown: AtomicU64,
+}
+
+impl Counts {
+    /// The count for an outcome.
+    #[must_use]
+    pub fn of(&self, outcome: Outcome) -> u64 {
+        self.cell(outcome).load(Ordering::Relaxed)
+    }
+
+    fn cell(&self, outcome: Outcome) -> &AtomicU64 {
+        match outcome {
+            Outcome::Answered => &self.answered,
+            Outcome::NotSent => &self.not_sent,
+            Outcome::Unknown => &self.unknown,
+        }
+    }
+}
+
+/// Makes request ids: unique over restarts (a random part for each process), cheap, and without meaning.
+#[derive(Debug)]
+pub struct RequestIds {
+    process: u64,
+    next: AtomicU64,
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        // std seeds each RandomState from the system: enough for uniqueness, and nothing here needs to be secret.
+        Self {
+            process: RandomState::new().build_hasher().finish(),
+            next: AtomicU64::new(1),
+        }
+    }
+}
+
+impl RequestIds {
+    /// The next id.
+    #[must_use]
+    pub fn next(&self) -> String {
+        format!(
+            "{:016x}-{:x}",
+            self.process,
+            self.next.fetch_add(1, Ordering::Relaxed)
+        )
+    }
+}
+
+/// One request's record in the making.
+#[derive(Debug)]
+pub struct Record<'e> {
+    bank: &'e str,
+    counts: &'e Counts,
+    listener: String,
+    uid: Option<u32>,
+    started: Instant,
+    id: String,
+    method: Option<Method>,
+    route: String,
+    bytes_in: usize,
+    gone: bool,
+    outcome_if_dropped: Outcome,
+    written: bool,
+}
+
+impl<'e> Record<'e> {
+    /// Begins a record.
+    #[must_use]
+    pub fn begin(
+        bank: &'e str,
+        counts: &'e Counts,
+        listener: &str,
+        uid: Option<u32>,
+        started: Instant,
+        id: String,
+    ) -> Self {
+        Self {
+            bank,
+            counts,
+            listener: listener.to_owned(),
+            uid,
+            started,
+            id,
+            method: None,
+            route: String::new(),
+            bytes_in: 0,
+            gone: false,
+            outcome_if_dropped: Outcome::NotSent,
+            written: false,
+        }
+    }
+
+    /// The request's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// When the head's first byte came.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// A method that a route may name; others are left out, since a caller can make up any token.
+    pub fn method(&mut self, method: Option<Method>) {
+        self.method = method;
+    }
+
+    /// The route's name; never the path, which holds ids.
+    pub fn route(&mut self, name: &str) {
+        name.clone_into(&mut self.route);
+    }
+
+    /// The body's size.
+    pub fn bytes_in(&mut self, bytes: usize) {
+        self.bytes_in = bytes;
+    }
+
+    /// The caller left before its request was complete; an answer is made all the same, in case it only closed its
+    /// sending half.
+    pub fn caller_gone(&mut self) {
+        self.gone = true;
+    }
+
+    /// What the outcome is if nobody finishes this record.
+    pub fn if_dropped(&mut self, outcome: Outcome) {
+        self.outcome_if_dropped = outcome;
+    }
+
+    /// The bank's answer is passed on.
+    pub fn finish_answered(&mut self, status: u16, bytes_out: usize) {
+        self.write(status, "", Outcome::Answered, bytes_out, "", None);
+    }
+
+    /// A problem is answered.
+    pub fn finish_refused(&mut self, problem: &Problem, cause: &str) {
+        let row = problem.code.row();
+        let code = if self.gone { "caller_gone" } else { row.code };
+        self.write(row.status, code, problem.outcome, 0, cause, Some(row.fault));
+    }
+
+    fn write(
+        &mut self,
+        status: u16,
+        code: &str,
+        outcome: Outcome,
+        bytes_out: usize,
+        cause: &str,
+        fault: Option<Fault>,
+    ) {
+        if self.written {
+            return;
+        }
+        self.written = true;
+        self.counts.cell(outcome).fetch_add(1, Ordering::Relaxed);
+        let milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "priorgate::request",
+                    bank = self.bank,
+                    route = self.route,
+                    method = self.method.map_or("", Method::as_str),
+                    status,
+                    code,
+                    outcome = outcome.as_str(),
+                    request_id = self.id,
+                    listener = self.listener,
+                    uid = self.uid,
+                    bytes_in = self.bytes_in,
+                    bytes_out,
+                    ms = milliseconds,
+                    cause,
+                    "request"
+                )
+            };
+        }
+        // One record a request whatever the level means elsewhere: what an operator must act on stands out.
+        match fault {
+            Some(Fault::Bank | Fault::Operator | Fault::Us) => line!(warn),
+            Some(Fault::Caller) | None => line!(info),
+        }
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        let outcome = self.outcome_if_dropped;
+        self.write(0, "caller_gone", outcome, 0, "", None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::problem::Code;
+
+    fn begin(counts: &Counts) -> Record<'_> {
+        Record::begin(
+            "b",
+            counts,
+            "unix:x",
+            Some(33),
+            Instant::now(),
+            "id".to_owned(),
+        )
+    }
+
+    #[test]
+    fn a_finished_record_is_counted_once() {
+        let counts = Counts::default();
+        let mut record = begin(&counts);
+        record.if_dropped(Outcome::Unknown);
+        record.finish_answered(200, 2);
+        record.finish_refused(&Problem::new(Code::BankTimeout, ""), "");
+        drop(record);
+        assert_eq!(
+            (counts.of(Outcome::Answered), counts.of(Outcome::Unknown)),
+            (1, 0)
+        );
+    }
+
+    #[test]
+    fn a_dropped_record_counts_as_what_it_was_at_that_moment() {
+        let counts = Counts::default();
+        drop(begin(&counts));
+        assert_eq!(counts.of(Outcome::NotSent), 1);
+        let mut record = begin(&counts);
+        record.if_dropped(Outcome::Unknown);
+        drop(record);
+        assert_eq!(counts.of(Outcome::Unknown), 1);
+    }
+
+    #[test]
+    fn ids_are_unique() {
+        let (a, b) = (RequestIds::default(), RequestIds::default());
+        let mut all: Vec<String> = (0..100).flat_map(|_| [a.next(), b.next()]).collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 200);
+    }
+}
