@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use priorgate::policy::problem::{self, Code};
+
 fn read(file: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -64,4 +66,45 @@ fn a_dependency_without_a_reason_is_noticed() {
     assert_eq!(found, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
     let listed = reasons("- `a`: a sentence that says why it is here.\n- `b`: no.\n");
     assert_eq!(found.difference(&listed).collect::<Vec<_>>(), ["b"]);
+}
+
+/// The rows of the README's error table: status, code, outcome.
+fn error_rows(document: &str) -> Vec<[String; 3]> {
+    document
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.split(" | ");
+            let row = [
+                cells.next()?,
+                cells.next()?.trim_matches('`'),
+                cells.next()?,
+            ];
+            row[0].parse::<u16>().ok()?;
+            Some(row.map(ToOwned::to_owned))
+        })
+        .collect()
+}
+
+#[test]
+fn the_readme_explains_every_error_and_no_other() {
+    let mut expected: Vec<_> = problem::ALL
+        .iter()
+        .map(|code| {
+            let row = code.row();
+            let outcome = match code {
+                // The one code with two outcomes: its row holds the worse one.
+                Code::BankTimeout => "not_sent or unknown",
+                _ => row.outcome.as_str(),
+            };
+            [
+                row.status.to_string(),
+                row.code.to_owned(),
+                outcome.to_owned(),
+            ]
+        })
+        .collect();
+    let mut rows = error_rows(&read("README.md"));
+    rows.sort();
+    expected.sort();
+    assert_eq!(rows, expected);
 }
