@@ -61,7 +61,8 @@ fn every_direct_dependency_has_its_line_of_reason() {
 
 #[test]
 fn a_dependency_without_a_reason_is_noticed() {
-    let manifest = "[package]\nname = \"x\"\n[dependencies]\n# why = 1\na = \"1\"\nb.version = \"2\"\n\n[lints.rust]\nc = \"warn\"\n";
+    let manifest = "[package]\nname = \"x\"\n[dependencies]\n# why = 1\na = \"1\"\n\
+                    b.version = \"2\"\n\n[lints.rust]\nc = \"warn\"\n";
     let found = dependencies(manifest);
     assert_eq!(found, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
     let listed = reasons("- `a`: a sentence that says why it is here.\n- `b`: no.\n");

@@ -1,7 +1,9 @@
-//! Holds the layers of `docs/architecture.md`: a path in `src/` that runs upward fails here, with its file and line.
+//! Holds the layers of `docs/architecture.md`: a path in `src/` that runs upward fails here, with
+//! its file and line.
 //!
-//! Owns the table of layers and the exceptions; [`scan`] reads the sources. Also holds what is true of every file: its
-//! size, its first paragraph, and that `policy/` does no IO, reads no clock and awaits nothing.
+//! Owns the table of layers and the exceptions; [`scan`] reads the sources. Also holds what is true
+//! of every file: its size, its first paragraph, and that `policy/` does no IO, reads no clock and
+//! awaits nothing.
 
 mod scan;
 
@@ -11,7 +13,8 @@ use std::path::{Path as FilePath, PathBuf};
 
 use scan::{Scan, Target};
 
-/// From the bottom up. A module imports itself and the rows below it; where `siblings` is set, its own row as well.
+/// From the bottom up. A module imports itself and the rows below it; where `siblings` is set, its
+/// own row as well.
 const ROWS: [Row; 12] = [
     Row {
         modules: &["policy"],
@@ -103,7 +106,7 @@ struct Source {
 }
 
 impl Source {
-    /// The top-level module, a row's entry. `lib.rs` has none: it is the map, and declares every module.
+    /// The top-level module, a row's entry. `lib.rs` has none: it is the map of all modules.
     fn unit(&self) -> Option<&str> {
         self.module.first().map(String::as_str)
     }
@@ -199,9 +202,12 @@ fn impurities(source: &Source) -> Vec<String> {
     for path in &scan.paths {
         let segments: Vec<&str> = path.segments.iter().map(String::as_str).collect();
         let io = IO.iter().any(|start| segments.starts_with(start));
-        let clock = matches!(segments.as_slice(), [.., "SystemTime" | "Instant", "now"]);
-        let clock = clock
-            || matches!(segments.as_slice(), ["std", "time", "SystemTime" | "Instant"] if path.opened);
+        let clock = match segments.as_slice() {
+            [.., "SystemTime" | "Instant", "now"] => true,
+            // Under another name its `now` would not be seen.
+            ["std", "time", "SystemTime" | "Instant"] => path.opened,
+            _ => false,
+        };
         let waits = matches!(segments.as_slice(), ["async"] | ["await"]);
         if io || clock || waits {
             let written = segments.join("::");
