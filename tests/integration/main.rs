@@ -1,0 +1,7 @@
+//! The one integration binary: one link, one process, every scenario a module.
+
+// `cfg(test)` tells clippy that these are tests, helpers included.
+#[cfg(test)]
+mod documents;
+#[cfg(test)]
+mod layers;
