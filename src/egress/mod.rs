@@ -179,7 +179,10 @@ impl Egress {
         };
         // A head that had begun when the connection ended (a drain, mostly): a request that nobody answered.
         if handle.unserved() {
-            self.record(&caller, Instant::now(), self.ids.next());
+            let mut record = self.record(&caller, Instant::now(), self.ids.next());
+            if *self.draining.borrow() {
+                record.finish_refused(&draining(), "");
+            }
         }
     }
 
@@ -252,11 +255,7 @@ impl Egress {
             admit(access, caller, &headers::tokens(&parts.headers))?;
         }
         if *self.draining.borrow() {
-            return Err(Problem::new(
-                Code::Draining,
-                "the gate is shutting down; try again in a moment",
-            )
-            .into());
+            return Err(draining().into());
         }
         let method = Method::parse(parts.method.as_str());
         record.method(method);
@@ -349,6 +348,13 @@ fn admit(access: &Access, caller: &Caller, tokens: &[&[u8]]) -> Result<(), Refus
         )
         .into()),
     }
+}
+
+fn draining() -> Problem {
+    Problem::new(
+        Code::Draining,
+        "the gate is shutting down; try again in a moment. Nothing was sent",
+    )
 }
 
 /// A listener without an entry in the generation: cannot happen while a reload refuses to change listeners.
