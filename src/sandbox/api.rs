@@ -4,6 +4,7 @@
 //! assumed) and the order of fault, check and act. Gives back an answer and the fault to play; it
 //! does not touch a socket.
 
+use serde::Serialize;
 use serde_json::json;
 
 use super::bank::{Bank, LogEvent, State};
@@ -120,8 +121,10 @@ impl Operation {
                     let decided = state.ledger.decide(&id, SessionStatus::Approved);
                     decided.map_err(refused)?;
                 }
-                let payment_url = format!("{}{id}", bank.pay_url);
-                let created = json!({"session_id": id, "payment_url": payment_url});
+                let created = Created {
+                    payment_url: format!("{}{id}", bank.pay_url),
+                    session_id: id,
+                };
                 Ok(Answer::json(201, &created))
             }
             Self::Refund(refund) => {
@@ -141,6 +144,13 @@ impl Operation {
             }
         }
     }
+}
+
+/// The answer to a create request, in the article's order of fields.
+#[derive(Serialize)]
+struct Created {
+    session_id: String,
+    payment_url: String,
 }
 
 /// What a shop may know of its session.

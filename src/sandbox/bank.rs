@@ -71,7 +71,7 @@ impl fmt::Display for LogEntry {
             write!(f, "  [fault {fault}]")?;
         }
         match &self.client {
-            Some(client) => write!(f, "  <- {} (serial {})", client.subject, client.serial),
+            Some(client) => write!(f, "  <- {}", client.subject),
             None => Ok(()),
         }
     }

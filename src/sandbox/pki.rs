@@ -253,7 +253,7 @@ fn params(common_name: &str, alt_names: &[&str]) -> Result<CertificateParams, rc
     params.distinguished_name.remove(DnType::CommonName);
     params
         .distinguished_name
-        .push(DnType::OrganizationName, "Sandbox, not a bank");
+        .push(DnType::OrganizationName, "Sandbox (not a bank)");
     params
         .distinguished_name
         .push(DnType::CommonName, common_name);

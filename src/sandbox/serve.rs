@@ -145,9 +145,15 @@ fn dropped_unread(bank: &Bank, client: &Client) -> bool {
 fn malformed(bank: &Bank, client: &Client, answer: &Answer) {
     let mut state = bank.lock();
     state.ledger.totals.malformed += 1;
-    let line = String::from_utf8_lossy(&answer.body).into_owned();
     let played = (Some(answer.status), None);
-    bank.record(&mut state, LogEvent::Malformed, line, Some(client), played);
+    let reason = answer.reason.clone();
+    bank.record(
+        &mut state,
+        LogEvent::Malformed,
+        reason,
+        Some(client),
+        played,
+    );
 }
 
 /// Who is on the other end, by the certificate that the handshake verified.
@@ -160,16 +166,11 @@ fn client(stream: &TlsStream<TcpStream>) -> Result<Client, String> {
 fn describe(leaf: &CertificateDer<'_>) -> Result<Client, x509_cert::der::Error> {
     let certificate = Certificate::from_der(leaf)?;
     let tbs = certificate.tbs_certificate();
-    let subject = tbs.subject().to_string();
-    let common_name = subject
-        .split(',')
-        .find_map(|part| part.strip_prefix("CN="))
-        .unwrap_or_default()
-        .to_owned();
+    let common_name = tbs.subject().common_name()?;
     Ok(Client {
-        common_name,
+        common_name: common_name.map_or_else(String::new, |name| name.value().into_owned()),
         serial: tbs.serial_number().to_string(),
-        subject,
+        subject: tbs.subject().to_string(),
     })
 }
 
@@ -180,8 +181,8 @@ mod tests {
     #[test]
     fn a_certificate_is_described_by_name_and_serial() {
         let pki = Pki::generate().unwrap();
-        let client = describe(&pki.issue_client("shop-7").unwrap().certificate()).unwrap();
-        assert_eq!(client.common_name, "shop-7");
+        let client = describe(&pki.issue_client("Магазин, shop-7").unwrap().certificate()).unwrap();
+        assert_eq!(client.common_name, "Магазин, shop-7");
         assert!(client.subject.contains("O=Sandbox"), "{}", client.subject);
         assert!(client.serial.contains(':'), "{}", client.serial);
     }

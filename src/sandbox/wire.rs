@@ -72,6 +72,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     headers: Vec<(&'static str, String)>,
     pub(super) body: Vec<u8>,
+    /// What an error says to a person, for the log; empty for any other answer.
+    pub(super) reason: String,
 }
 
 impl Answer {
@@ -86,7 +88,9 @@ impl Answer {
     /// `{"error": {"code": …, "message": …}}`
     pub(super) fn error(status: u16, code: &str, message: &str) -> Self {
         let error = serde_json::json!({"error": {"code": code, "message": message}});
-        Self::json(status, &error)
+        let mut answer = Self::json(status, &error);
+        answer.reason = message.to_owned();
+        answer
     }
 
     /// Plain text.
@@ -99,6 +103,7 @@ impl Answer {
             status,
             headers: vec![("Content-Type", content_type.to_owned())],
             body,
+            reason: String::new(),
         }
     }
 
