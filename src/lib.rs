@@ -6,4 +6,6 @@ pub mod config;
 pub mod egress;
 pub mod net;
 pub mod policy;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod tls;

@@ -1,4 +1,8 @@
 //! stub
+
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
+
 /// stub
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS

@@ -1,0 +1,163 @@
+//! The sandbox's control API: plain HTTP on loopback, for tests and for people with `curl`.
+//!
+//! Owns the second listener's routes: the state, the log, the faults, a session's status, and the
+//! page where `payment_url` leads. It changes the ledger through the ledger's own rules. Knows
+//! nothing of TLS.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use super::BANNER;
+use super::api;
+use super::bank::{Bank, State};
+use super::faults::{Armed, FaultError, Route};
+use super::ledger::SessionStatus;
+use super::wire::{Answer, ReadError, Request, Wire};
+
+/// Serves one control connection to its end.
+pub(super) async fn connection(stream: TcpStream, bank: Arc<Bank>) {
+    let mut wire = Wire::new(stream);
+    while wire.wait().await {
+        let (answer, close) = match wire.request().await {
+            Ok(request) => (answer(&bank, &request), request.close),
+            Err(ReadError::Refused(answer)) => (answer, true),
+            Err(ReadError::Gone) => return,
+        };
+        if wire
+            .send(&answer.bytes(answer.body.len(), close))
+            .await
+            .is_err()
+        {
+            return;
+        }
+        if close {
+            break;
+        }
+    }
+    wire.close().await;
+}
+
+fn answer(bank: &Bank, request: &Request) -> Answer {
+    if let Err(refusal) = from_here(request) {
+        return refusal;
+    }
+    let mut state = bank.lock();
+    let path: Vec<&str> = request.path.split('/').skip(1).collect();
+    match (request.method.as_str(), path.as_slice()) {
+        ("GET", [""]) => Answer::text(200, format!("{BANNER}\n\n{ROUTES}\n")),
+        ("GET", ["control", "state"]) => Answer::json(200, &state.ledger.snapshot()),
+        ("GET", ["control", "log"]) => Answer::json(200, &state.log().collect::<Vec<_>>()),
+        ("GET", ["control", "faults"]) => Answer::json(200, &armed(&state)),
+        ("DELETE", ["control", "faults"]) => {
+            state.faults.clear();
+            Answer::json(200, &armed(&state))
+        }
+        ("POST", ["control", "faults"]) => body(request, |order: FaultOrder| {
+            let armed_fault = order.armed().map_err(fault_refused)?;
+            state.faults.arm(armed_fault).map_err(fault_refused)?;
+            Ok(Answer::json(200, &armed(&state)))
+        }),
+        ("POST", ["control", "sessions", id, "status"]) => body(request, |order: StatusOrder| {
+            let session = state
+                .ledger
+                .decide(id, order.status)
+                .map_err(api::refused)?;
+            Ok(Answer::json(200, &api::status(session)))
+        }),
+        ("GET", ["pay", id]) => match state.ledger.session(id) {
+            Ok(session) => {
+                let (amount, currency) = (session.amount, &session.currency);
+                let (term, status) = (session.term, session.status);
+                let order = format!("{amount} {currency} over {term} months: {status:?}");
+                Answer::text(200, format!("{BANNER}\n\n{order}\n"))
+            }
+            Err(error) => api::refused(error),
+        },
+        _ => Answer::error(404, "route", ROUTES),
+    }
+}
+
+const ROUTES: &str = "GET /control/state, GET /control/log, GET|POST|DELETE /control/faults, \
+                      POST /control/sessions/{id}/status, GET /pay/{id}";
+
+/// Refuses web pages: a name that points here (DNS rebinding), or a script of another site.
+fn from_here(request: &Request) -> Result<(), Answer> {
+    let name = request
+        .host
+        .rsplit_once(':')
+        .map_or(request.host.as_str(), |(name, port)| {
+            if port.bytes().all(|byte| byte.is_ascii_digit()) {
+                name
+            } else {
+                &request.host
+            }
+        });
+    if !matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
+        let message = "`Host` must be 127.0.0.1, localhost or [::1]";
+        return Err(Answer::error(403, "host", message));
+    }
+    let browser = ["origin", "sec-fetch-site"]
+        .iter()
+        .any(|name| request.header(name).is_some());
+    if browser && request.method != "GET" {
+        return Err(Answer::error(
+            403,
+            "browser",
+            "the control API is not for web pages",
+        ));
+    }
+    Ok(())
+}
+
+fn body<T: for<'a> Deserialize<'a>>(
+    request: &Request,
+    act: impl FnOnce(T) -> Result<Answer, Answer>,
+) -> Answer {
+    if !request.is_json() {
+        let message = "Content-Type must be application/json";
+        return Answer::error(415, "content_type", message);
+    }
+    match serde_json::from_slice(&request.body) {
+        Ok(order) => act(order).unwrap_or_else(|refusal| refusal),
+        Err(error) => Answer::error(400, "body", &error.to_string()),
+    }
+}
+
+fn fault_refused(error: FaultError) -> Answer {
+    Answer::error(400, "fault", &error.to_string())
+}
+
+fn armed(state: &State) -> serde_json::Value {
+    let armed = state.faults.armed().map(|armed| {
+        let fault = armed.fault.to_string();
+        json!({"fault": fault, "times": armed.times, "route": armed.route})
+    });
+    json!({"armed": armed.collect::<Vec<_>>()})
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FaultOrder {
+    fault: String,
+    times: Option<u32>,
+    route: Option<Route>,
+}
+
+impl FaultOrder {
+    fn armed(&self) -> Result<Armed, FaultError> {
+        Ok(Armed {
+            fault: self.fault.parse()?,
+            route: self.route,
+            times: self.times.unwrap_or(1),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusOrder {
+    status: SessionStatus,
+}
