@@ -1,0 +1,3 @@
+//! What touches the sockets of callers.
+
+pub mod guard;
