@@ -1,15 +1,15 @@
 //! The guard: judges raw request heads below the HTTP library, and counts bodies through.
 //!
-//! It sits between a caller's socket and hyper. At a message boundary it collects a head in a buffer of
-//! its own and has it judged by `policy::head`; hyper gets an accepted head, then exactly its body, and
-//! never a byte beyond the current message. A refused head is replaced by a harmless one: hyper then
-//! runs the service as ever, the service finds the refusal in the [`Handle`] and answers it, so that
-//! order, request id and record have one path.
+//! It sits between a caller's socket and hyper. At a message boundary it collects a head in a
+//! buffer of its own and has it judged by `policy::head`; hyper gets an accepted head, then exactly
+//! its body, and never a byte beyond the current message. A refused head is replaced by a harmless
+//! one: hyper then runs the service as ever, the service finds the refusal in the [`Handle`] and
+//! answers it, so that order, request id and record have one path.
 //!
-//! It owns the waits that belong to the wire (idle, head, stalled write, linger) and knows nothing of
-//! routes, callers, answers or deadlines of a request. The hyper connection above must be built with
-//! `half_close(true)`, `max_headers` as in [`Rules`], without a `header_read_timeout`, and driven to its
-//! end, because the end is where [`Settings::linger_bytes`] works.
+//! It owns the waits that belong to the wire (idle, head, stalled write, linger) and knows nothing
+//! of routes, callers, answers or deadlines of a request. The hyper connection above must be built
+//! with `half_close(true)`, `max_headers` as in [`Rules`], without a `header_read_timeout`, and
+//! driven to its end, because the end is where [`Settings::linger_bytes`] works.
 
 mod alarm;
 mod handle;
@@ -37,8 +37,8 @@ pub use self::handle::{Handle, Refusal};
 /// What hyper gets in place of a refused head.
 const HARMLESS: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-/// Read at once while a head is collected. Most heads, with a small body, fit; it is also what an idle
-/// connection costs.
+/// Read at once while a head is collected. Most heads, with a small body, fit; it is also what an
+/// idle connection costs.
 const CHUNK: usize = 4096;
 
 /// Limits and deadlines of one connection.
@@ -86,8 +86,9 @@ enum Stage {
     Collecting(Instant),
     /// Handing over a message, of which so many bytes are left.
     Message(u64),
-    /// Handing over [`HARMLESS`], of which so many bytes are given. At its end nothing is readable any
-    /// more, and no end of file either: the service is at work, and the answer ends the connection.
+    /// Handing over [`HARMLESS`], of which so many bytes are given. At its end nothing is readable
+    /// any more, and no end of file either: the service is at work, and the answer ends the
+    /// connection.
     Refused(usize),
     /// End of file.
     Ended,
@@ -124,7 +125,8 @@ where
         (guard, handle)
     }
 
-    /// Waits for a head and leaves the stage in which it, its replacement or the end is handed over.
+    /// Waits for a head and leaves the stage in which it, its replacement or the end is handed
+    /// over.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if !self.scratch.is_empty() {
@@ -191,7 +193,8 @@ where
         self.cell.hand_over(since, Some(refusal));
     }
 
-    /// The caller is gone for reading. Without a head's first byte that is the end of an idle connection.
+    /// The caller is gone for reading. Without a head's first byte that is the end of an idle
+    /// connection.
     fn lose(&mut self, refusal: Refusal) {
         self.read_closed = true;
         match self.stage {
@@ -202,7 +205,8 @@ where
 
     /// Reads into the scratch buffer, which never holds more than the rules' bytes and a chunk.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // With nothing in it this moves the buffer back to its start; no new memory after the first time.
+        // With nothing in it this moves the buffer back to its start; no new memory after the first
+        // time.
         if self.scratch.is_empty() || self.scratch.capacity() == self.scratch.len() {
             self.scratch.reserve(CHUNK);
         }
@@ -217,12 +221,12 @@ where
         buf: &mut ReadBuf<'_>,
         left: u64,
     ) -> Poll<io::Result<usize>> {
-        let wanted =
-            usize::try_from(left).map_or(buf.remaining(), |left| left.min(buf.remaining()));
+        let room = buf.remaining();
+        let wanted = usize::try_from(left).map_or(room, |left| left.min(room));
         if !self.scratch.is_empty() {
             return Poll::Ready(Ok(give(&mut self.scratch, buf, wanted)));
         }
-        if wanted == buf.remaining() {
+        if wanted == room {
             let before = buf.filled().len();
             ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
             return Poll::Ready(Ok(buf.filled().len() - before));
@@ -235,7 +239,8 @@ where
         Poll::Ready(Ok(given))
     }
 
-    /// Whether closing now could leave bytes of the caller unread, which the system answers by a reset.
+    /// Whether closing now could leave bytes of the caller unread, which the system answers by a
+    /// reset.
     fn may_be_sending(&self) -> bool {
         let mid_message = match self.stage {
             Stage::Idle | Stage::Ended => false,

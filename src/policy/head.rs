@@ -1,9 +1,9 @@
 //! The raw head of an HTTP/1 request: is its framing beyond doubt?
 //!
-//! A HTTP library normalises what it reads: it takes a bare line feed for a line end, merges repeated
-//! fields, prefers one length to another. Where two readers of the same bytes may differ, one of them
-//! sees a request that the other did not. So the bytes are judged here first, and only a head that
-//! every reader understands in the same way goes on.
+//! An HTTP library normalises what it reads: it takes a bare line feed for a line end, merges
+//! repeated fields, prefers one length to another. Where two readers of the same bytes may differ,
+//! one of them sees a request that the other did not. So the bytes are judged here first, and only
+//! a head that every reader understands in the same way goes on.
 //!
 //! This module knows bytes and limits. It must not know sockets, clocks, routes or callers, and it
 //! decides nothing about the meaning of a field: that is `policy::headers`.
@@ -13,8 +13,8 @@ use std::ops::Range;
 /// The longest method that is read. The longest registered one has 17 bytes.
 const MAX_METHOD: usize = 32;
 
-/// The longest target and field name. The HTTP library has limits of its own a little above (65,534)
-/// and would answer by itself there; these keep any [`Rules`] below them.
+/// The longest target and field name. The HTTP library has limits of its own a little above
+/// (65,534) and would answer by itself there; these keep any [`Rules`] below them.
 const MAX_TARGET: usize = 32 * 1024;
 const MAX_NAME: usize = 256;
 
@@ -75,8 +75,8 @@ pub enum Refusal {
 pub enum Reason {
     /// A CR that no LF follows (RFC 9112, 2.2).
     BareCarriageReturn,
-    /// A LF that follows no CR. A recipient may take it for a line end (RFC 9112, 2.2); this one does
-    /// not, because not every recipient does.
+    /// A LF that follows no CR. A recipient may take it for a line end (RFC 9112, 2.2); this one
+    /// does not, because not every recipient does.
     BareLineFeed,
     /// `CONNECT`, whose only form of target is an authority (RFC 9112, 3.2.3).
     Connect,
@@ -87,16 +87,16 @@ pub enum Reason {
     /// `Content-Length` is not plain digits (RFC 9110, 8.6): a list, a sign, a leading zero or more
     /// digits than fit.
     ContentLengthValue,
-    /// An empty line before the request line. It should be ignored (RFC 9112, 2.2), but a caller that
-    /// sends one has counted its last body wrong.
+    /// An empty line before the request line. It should be ignored (RFC 9112, 2.2), but a caller
+    /// that sends one has counted its last body wrong.
     EmptyFirstLine,
     /// A field line without a colon (RFC 9112, 5).
     FieldLine,
-    /// A field name that is no token; white space before the colon is the usual case (RFC 9110, 5.1;
-    /// RFC 9112, 5.1).
+    /// A field name that is no token; white space before the colon is the usual case (RFC 9110,
+    /// 5.1; RFC 9112, 5.1).
     FieldName,
-    /// A line that starts with white space: obsolete folding (RFC 9112, 5.2), or white space after the
-    /// request line (RFC 9112, 2.2).
+    /// A line that starts with white space: obsolete folding (RFC 9112, 5.2), or white space after
+    /// the request line (RFC 9112, 2.2).
     Folding,
     /// A fragment in the target, which belongs to no form of it (RFC 9112, 3.2; RFC 3986, 3.5).
     Fragment,
@@ -186,9 +186,9 @@ struct RequestLine {
 }
 
 impl Scanner {
-    /// Judges what has arrived: `bytes` is the head from its first byte on, at each call the same bytes
-    /// as at the last one or more. After a verdict other than [`Verdict::Incomplete`] the scanner is
-    /// used up; the next head wants a new one.
+    /// Judges what has arrived: `bytes` is the head from its first byte on, at each call the same
+    /// bytes as at the last one or more. After a verdict other than [`Verdict::Incomplete`] the
+    /// scanner is used up; the next head wants a new one.
     pub fn scan(&mut self, bytes: &[u8], rules: &Rules) -> Verdict {
         // Bytes beyond the limit are not looked at: they can belong to no head that is accepted.
         let window = bytes.get(..rules.max_bytes).unwrap_or(bytes);
@@ -341,9 +341,9 @@ impl RequestLine {
 
 /// Renames every field `Upgrade` of an accepted head to `Ignored`, in place.
 ///
-/// No upgrade is ever made here, and a server may ignore the field (RFC 9110, 7.8). The HTTP library
-/// does not: on a connection that once asked for an upgrade it ends without a proper shutdown, and a
-/// caller that was still sending gets a reset in place of its answer.
+/// No upgrade is ever made here, and a server may ignore the field (RFC 9110, 7.8). The HTTP
+/// library does not: on a connection that once asked for an upgrade it ends without a proper
+/// shutdown, and a caller that was still sending gets a reset in place of its answer.
 pub fn mask_upgrade(head: &mut [u8]) {
     for line in head.split_mut(|byte| *byte == b'\n') {
         if let Some((name, rest)) = line.split_at_mut_checked(7)
@@ -448,15 +448,13 @@ const fn is_text(byte: u8) -> bool {
 }
 
 /// `tchar` (RFC 9110, 5.6.2).
-const fn is_token(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\''
-        | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&byte)
 }
 
 /// `pchar`, `/` and `?`, without `%`, which is looked at with what follows it (RFC 3986, 3.3, 3.4).
-const fn is_target(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$'
-        | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' | b'/' | b'?')
+fn is_target(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/-._~?&=:@!$'()*+,;".contains(&byte)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! A deadline that costs next to nothing to move.
 //!
-//! Setting it only writes a time down. The runtime's timer is touched when somebody waits, and moved
-//! only when it would fire too late, or has fired too early: a connection that is busy all the time
-//! keeps one old timer entry instead of making one for each request.
+//! Setting it only writes a time down. The runtime's timer is touched when somebody waits, and
+//! moved only when it would fire too late, or has fired too early: a connection that is busy all
+//! the time keeps one old timer entry instead of making one for each request.
 
 use std::{
     pin::Pin,

@@ -1,8 +1,8 @@
 //! The handle: what the guard saw and the service above hyper must know.
 //!
-//! One cell per connection, written by the guard and read by the service. It holds at most one head,
-//! since a connection serves one message at a time. The lock never leaves this module and is never held
-//! across an await.
+//! One cell per connection, written by the guard and read by the service. It holds at most one
+//! head, since a connection serves one message at a time. The lock never leaves this module and is
+//! never held across an await.
 
 use std::{
     io,
@@ -31,9 +31,9 @@ pub enum Refusal {
 pub struct Handle(Arc<Cell>);
 
 impl Handle {
-    /// Takes the verdict on the request that the service was just called with, and marks that request as
-    /// served. Must be the first thing in every call of the service: `Some` means that the request is
-    /// the guard's harmless replacement, to be answered by an error.
+    /// Takes the verdict on the request that the service was just called with, and marks that
+    /// request as served. Must be the first thing in every call of the service: `Some` means that
+    /// the request is the guard's harmless replacement, to be answered by an error.
     #[must_use]
     pub fn take_refusal(&self) -> Option<Refusal> {
         let mut state = self.0.lock();
@@ -48,9 +48,9 @@ impl Handle {
         self.0.lock().started
     }
 
-    /// Whether a head was started that no service was called for. Asked when the connection has ended
-    /// (after a shutdown, say), so that this request gets its record too; [`Self::take_refusal`] then
-    /// says what was wrong with it, if anything was.
+    /// Whether a head was started that no service was called for. Asked when the connection has
+    /// ended (after a shutdown, say), so that this request gets its record too;
+    /// [`Self::take_refusal`] then says what was wrong with it, if anything was.
     #[must_use]
     pub fn unserved(&self) -> bool {
         self.0.lock().waiting
