@@ -1,6 +1,6 @@
 //! The configuration as the rest of the program sees it: checked domain types, nothing optional that must be there.
 //!
-//! [`file`] mirrors the YAML, [`check`] turns it into these types or into a list of mistakes ([`error`]).
+//! [`mod@file`] mirrors the YAML, [`check`] turns it into these types or into a list of mistakes ([`error`]).
 //! A layer is handed the piece it needs ([`Bank`], [`Timeouts`], …), never the whole.
 
 pub mod check;

@@ -47,6 +47,8 @@ where
     let connection = http1::Builder::new()
         // A caller that hangs up cancels nothing; and hyper does not read ahead while a request runs.
         .half_close(true)
+        // The guard owns the deadlines.
+        .header_read_timeout(None)
         .max_headers(hyper_headers)
         .max_buf_size(hyper_buffer)
         .serve_connection(TokioIo::new(guard), service);

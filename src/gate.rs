@@ -1,0 +1,397 @@
+//! The wiring: from a configuration to listeners, banks and admin, and from one generation to the next.
+//!
+//! The only module that knows every adapter. [`prepare`] reads every file and binds every listener without a runtime or
+//! a thread; [`Prepared::start`] puts them on the runtime; [`Gate::replace`] publishes a new generation whole.
+
+pub mod material;
+pub mod status;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
+
+use crate::admin::{self, Command};
+use crate::bank::dial::Dialler;
+use crate::bank::resolve::Resolver;
+use crate::bank::send::{Counts, Parts};
+use crate::bank::Bank;
+use crate::config::{self, Config, Listen};
+use crate::egress::record::RequestIds;
+use crate::egress::{Egress, Generation};
+use crate::net::accept;
+use crate::net::exchange::AnswerLimits;
+use crate::net::listen::{Bound, ListenError};
+use material::{Material, MaterialError};
+use status::Life;
+
+/// Everything read and bound, nothing running.
+#[derive(Debug)]
+pub struct Prepared {
+    config: Config,
+    banks: Vec<(Material, Vec<Bound>)>,
+    admin_unix: Option<Bound>,
+    admin_tcp: Option<Bound>,
+}
+
+/// Why the gate does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A file that the configuration names.
+    #[error("banks: {bank}: {source}")]
+    Material {
+        /// The bank's name.
+        bank: String,
+        /// What is wrong.
+        #[source]
+        source: MaterialError,
+    },
+    /// The runtime, a thread or a descriptor.
+    #[error("the system refused a thread or a descriptor")]
+    System(#[from] io::Error),
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    /// A file that the configuration names.
+    #[error("banks: {bank}: {source}")]
+    Material {
+        /// The bank's name.
+        bank: String,
+        /// What is wrong.
+        #[source]
+        source: MaterialError,
+    },
+    /// What only a new process can change.
+    #[error("restart needed: {0}")]
+    RestartNeeded(String),
+    /// The runtime, a thread or a descriptor.
+    #[error("the system refused a thread or a descriptor")]
+    System(#[from] io::Error),
+}
+
+/// A new generation of every bank, read and checked, not yet published.
+#[derive(Debug)]
+pub struct Replacement {
+    config: Config,
+    materials: Vec<Material>,
+}
+
+/// The running gate.
+#[derive(Debug)]
+pub struct Gate {
+    config: Config,
+    banks: Vec<BankGate>,
+    handshakes: Arc<Semaphore>,
+    draining: watch::Sender<bool>,
+    /// Stops the admin listeners, which serve until the end of a drain.
+    ended: watch::Sender<bool>,
+    life: Arc<Life>,
+}
+
+/// One bank of the running gate.
+#[derive(Debug)]
+struct BankGate {
+    egress: Arc<Egress>,
+    publish: watch::Sender<Arc<Generation>>,
+    counts: Arc<Counts>,
+    places: Arc<Semaphore>,
+    connections: u32,
+}
+
+/// Reads every file and binds every listener.
+///
+/// # Errors
+/// [`StartError`]; what was bound before is given back.
+pub fn prepare(config: Config) -> Result<Prepared, StartError> {
+    let mut banks = Vec::with_capacity(config.banks.len());
+    for bank in &config.banks {
+        let material = Material::load(bank)
+            .map_err(|source| StartError::Material { bank: bank.name.clone(), source })?;
+        let listeners = bank.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        banks.push((material, listeners));
+    }
+    let admin_unix = match &config.admin.unix {
+        Some(unix) => Some(bind_unix(&unix.socket)?),
+        None => None,
+    };
+    let admin_tcp = config.admin.tcp.map(Bound::tcp).transpose()?;
+    Ok(Prepared { config, banks, admin_unix, admin_tcp })
+}
+
+fn bind(listen: &Listen) -> Result<Bound, ListenError> {
+    match listen {
+        Listen::Tcp { addr, .. } => Bound::tcp(*addr),
+        Listen::Unix { socket, .. } => bind_unix(socket),
+    }
+}
+
+fn bind_unix(socket: &config::UnixSocket) -> Result<Bound, ListenError> {
+    Bound::unix(&socket.path, socket.mode, socket.gid)
+}
+
+impl Prepared {
+    /// Puts everything on the runtime that this is called in, and starts to serve.
+    ///
+    /// # Errors
+    /// [`StartError::System`].
+    pub fn start(
+        self,
+        commands: mpsc::Sender<Command>,
+        log_dropped: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<Gate, StartError> {
+        let Self { config, banks: prepared, admin_unix, admin_tcp } = self;
+        let (draining, drain) = watch::channel(false);
+        let (ended, end) = watch::channel(false);
+        let handshakes = Arc::new(Semaphore::new(config.threads.handshakes));
+        let ids = Arc::new(RequestIds::default());
+        let mut banks = Vec::with_capacity(prepared.len());
+        let mut served = Vec::new();
+        for (bank, (material, bound)) in config.banks.iter().zip(prepared) {
+            let counts = Arc::new(Counts::default());
+            let resolver = Arc::new(Resolver::start(&bank.remote, &bank.dns)?);
+            let generation =
+                generation(1, bank, material, resolver, &handshakes, Arc::clone(&counts));
+            let (publish, current) = watch::channel(Arc::new(generation));
+            let egress =
+                Egress::new(bank.name.clone(), current, drain.clone(), Arc::clone(&ids));
+            let egress = Arc::new(egress);
+            let connections = u32::try_from(bank.limits.connections).unwrap_or(u32::MAX);
+            let places = Arc::new(Semaphore::new(bank.limits.connections));
+            let names = serve_bank(&egress, bank, bound, &places, &drain)?;
+            served.push(names);
+            banks.push(BankGate { egress, publish, counts, places, connections });
+        }
+        let life = Arc::new(Life::new(config.path.clone(), Box::new(log_dropped)));
+        let gate = Gate { config, banks, handshakes, draining, ended, life };
+        let view = status::View::new(&gate, served, admin_tcp.as_ref().and_then(Bound::tcp_addr));
+        gate.serve_admin(view, admin_unix, admin_tcp, commands, &end)?;
+        Ok(gate)
+    }
+}
+
+/// Starts a bank's accept loops; gives the listeners' names as the status shows them.
+fn serve_bank(
+    egress: &Arc<Egress>,
+    bank: &config::Bank,
+    bound: Vec<Bound>,
+    places: &Arc<Semaphore>,
+    drain: &watch::Receiver<bool>,
+) -> io::Result<Vec<status::Served>> {
+    let mut names = Vec::with_capacity(bound.len());
+    for (index, (bound, listen)) in bound.into_iter().zip(&bank.listen).enumerate() {
+        let served = match (listen, bound.tcp_addr()) {
+            (Listen::Unix { socket, .. }, _) => status::Served::Unix(socket.path.clone()),
+            (Listen::Tcp { addr, .. }, bound) => status::Served::Tcp(bound.unwrap_or(*addr)),
+        };
+        let name: Arc<str> = served.to_string().into();
+        let listener = bound.serve()?;
+        let (egress, places, drain) = (Arc::clone(egress), Arc::clone(places), drain.clone());
+        tracing::info!(bank = egress.name(), listener = &*name, "listening");
+        tokio::spawn(async move {
+            let for_each = Arc::clone(&name);
+            accept::run(listener, &name, places, drain, move |accepted, place| {
+                let egress = Arc::clone(&egress);
+                tokio::spawn(egress.connection(accepted, Arc::clone(&for_each), index, place));
+            })
+            .await;
+        });
+        names.push(served);
+    }
+    Ok(names)
+}
+
+fn generation(
+    number: u64,
+    bank: &config::Bank,
+    material: Material,
+    resolver: Arc<Resolver>,
+    handshakes: &Arc<Semaphore>,
+    counts: Arc<Counts>,
+) -> Generation {
+    let answer = AnswerLimits { head: bank.limits.head, body: bank.limits.response_body };
+    let dialler = Dialler::new(material.tls, Arc::clone(handshakes), answer);
+    let authority = HeaderValue::from_str(&bank.remote.authority)
+        // The config takes host names and addresses only; all of them are header values.
+        .unwrap_or_else(|_| HeaderValue::from_static("invalid"));
+    let parts = Parts {
+        authority,
+        dialler,
+        resolver,
+        pool: bank.pool.clone(),
+        breaker: bank.breaker.clone(),
+        timeouts: bank.timeouts.clone(),
+        limits: bank.limits.clone(),
+        counts,
+    };
+    Generation {
+        number,
+        routes: bank.routes.clone(),
+        pass: bank.headers.pass.clone(),
+        set: material.set,
+        timeouts: bank.timeouts.clone(),
+        limits: bank.limits.clone(),
+        access: material.access,
+        bank: Bank::new(parts),
+        certificate: material.certificate,
+    }
+}
+
+impl Replacement {
+    /// Reads the file and everything it names again. Blocks: call it from a blocking thread.
+    ///
+    /// # Errors
+    /// [`ReloadError::Config`] and [`ReloadError::Material`].
+    pub fn read(path: &std::path::Path) -> Result<Self, ReloadError> {
+        let config = Config::load(path)?;
+        let materials = config
+            .banks
+            .iter()
+            .map(|bank| {
+                Material::load(bank)
+                    .map_err(|source| ReloadError::Material { bank: bank.name.clone(), source })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { config, materials })
+    }
+}
+
+impl Gate {
+    /// What the process knows about its own life: phase, last reload.
+    #[must_use]
+    pub fn life(&self) -> &Arc<Life> {
+        &self.life
+    }
+
+    /// The file that a reload reads.
+    #[must_use]
+    pub fn config_path(&self) -> PathBuf {
+        self.config.path.clone()
+    }
+
+    /// How long a drain may take.
+    #[must_use]
+    pub fn drain_deadline(&self) -> Duration {
+        self.config.shutdown.drain
+    }
+
+    /// Publishes a new generation of every bank and retires the old ones. All or nothing.
+    ///
+    /// # Errors
+    /// [`ReloadError::RestartNeeded`] when something changed that a running process keeps; nothing is published then.
+    pub fn replace(&mut self, replacement: Replacement) -> Result<u64, ReloadError> {
+        let Replacement { config, materials } = replacement;
+        if let Some(change) = needs_restart(&self.config, &config) {
+            return Err(ReloadError::RestartNeeded(change));
+        }
+        let mut next = Vec::with_capacity(self.banks.len());
+        let mut number = 0;
+        for (((gate, bank), old), material) in
+            self.banks.iter().zip(&config.banks).zip(&self.config.banks).zip(materials)
+        {
+            let current = gate.egress.generation();
+            number = current.number.saturating_add(1);
+            let resolver = if (&bank.remote, &bank.dns) == (&old.remote, &old.dns) {
+                Arc::clone(current.bank.resolver())
+            } else {
+                Arc::new(Resolver::start(&bank.remote, &bank.dns)?)
+            };
+            let counts = Arc::clone(&gate.counts);
+            next.push(generation(number, bank, material, resolver, &self.handshakes, counts));
+        }
+        for (gate, generation) in self.banks.iter().zip(next) {
+            let old = gate.publish.send_replace(Arc::new(generation));
+            old.bank.retire();
+        }
+        self.config = config;
+        Ok(number)
+    }
+
+    /// Stops accepting, lets what runs finish until the deadline, then stops the admin listeners.
+    ///
+    /// Gives `false` when the deadline passed first: what still ran is cut off, and its records say `caller_gone`.
+    pub async fn drain(&self, deadline: Duration) -> bool {
+        self.draining.send_replace(true);
+        let all_gone = async {
+            for bank in &self.banks {
+                // Every connection holds one place until it ends.
+                let _all = bank.places.acquire_many(bank.connections).await;
+            }
+        };
+        let drained = timeout(deadline, all_gone).await.is_ok();
+        self.ended.send_replace(true);
+        drained
+    }
+
+    fn serve_admin(
+        &self,
+        view: status::View,
+        unix: Option<Bound>,
+        tcp: Option<Bound>,
+        commands: mpsc::Sender<Command>,
+        end: &watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let status: admin::StatusFn = Arc::new(move || view.status());
+        if let (Some(bound), Some(config)) = (unix, &self.config.admin.unix) {
+            let listener = bound.serve()?;
+            let server =
+                admin::Server::new(config.operators.clone(), Arc::clone(&status), commands);
+            tokio::spawn(admin::serve_unix(listener, server, end.clone()));
+        }
+        if let Some(bound) = tcp {
+            let listener = bound.serve()?;
+            tokio::spawn(admin::serve_tcp(listener, status, end.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// The first thing that a running process cannot change.
+fn needs_restart(old: &Config, new: &Config) -> Option<String> {
+    let names = |config: &Config| {
+        config.banks.iter().map(|bank| bank.name.clone()).collect::<Vec<_>>()
+    };
+    if names(old) != names(new) {
+        return Some("the list of banks has changed".to_owned());
+    }
+    for (old, new) in old.banks.iter().zip(&new.banks) {
+        let sockets = |bank: &config::Bank| bank.listen.iter().map(socket_of).collect::<Vec<_>>();
+        if sockets(old) != sockets(new) {
+            return Some(format!("the listeners of bank {} have changed", new.name));
+        }
+        if old.limits.connections != new.limits.connections {
+            return Some(format!("limits.connections of bank {} has changed", new.name));
+        }
+    }
+    if (&old.admin.unix, old.admin.tcp) != (&new.admin.unix, new.admin.tcp) {
+        return Some("admin has changed".to_owned());
+    }
+    if old.threads != new.threads {
+        return Some("threads has changed".to_owned());
+    }
+    if old.log != new.log {
+        return Some("log has changed".to_owned());
+    }
+    None
+}
+
+/// A listener without what it asks of its callers, which a reload may change.
+fn socket_of(listen: &Listen) -> Listen {
+    match listen {
+        Listen::Unix { socket, .. } => Listen::Unix { socket: socket.clone(), callers: Vec::new() },
+        Listen::Tcp { addr, .. } => {
+            Listen::Tcp { addr: *addr, access: config::TcpAccess::OpenToEveryLocalUser }
+        }
+    }
+}

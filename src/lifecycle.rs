@@ -1,0 +1,138 @@
+//! The life of the gate's process: start, reload, drain, end.
+//!
+//! One loop reads signals and the admin's commands. The order of a shutdown, here and in docs/operations.md: say
+//! `draining`, tell the service manager, stop accepting, finish what runs, at the deadline cut off, exit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::admin::Command;
+use crate::config::Config;
+use crate::gate::status::Phase;
+use crate::gate::{self, Gate, ReloadError, Replacement, StartError};
+use crate::notify::Notifier;
+use crate::telemetry::Telemetry;
+
+/// Blocking threads besides the handshakes': a reload reads files, tokio itself may need one.
+const SPARE_THREADS: usize = 4;
+/// How long threads may take to end after everything was drained.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
+
+/// What a reload was asked by, and where its answer goes.
+struct Asked {
+    by: &'static str,
+    reply: Option<tokio::sync::oneshot::Sender<Result<u64, String>>>,
+}
+
+/// Runs the gate until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`StartError`]; after a successful start there is none.
+pub fn run(config: Config, telemetry: &Telemetry) -> Result<(), StartError> {
+    // Before any file is made: sockets get their mode before anybody else can connect.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let threads = config.threads.handshakes.saturating_add(SPARE_THREADS);
+    let prepared = gate::prepare(config)?;
+    // One thread serves: it beats the multi-threaded runtime at this work, and blocking work has threads of its own.
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(threads).build()?;
+    let result = runtime.block_on(async {
+        let (commands, inbox) = mpsc::channel(16);
+        let dropped = telemetry.dropped_counter();
+        let mut signals = Signals::new()?;
+        let gate = prepared.start(commands, move || dropped.get())?;
+        live(gate, inbox, &mut signals).await;
+        Ok(())
+    });
+    runtime.shutdown_timeout(LAST_MOMENT);
+    result
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// SIGTERM or SIGINT.
+    async fn end(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+async fn live(mut gate: Gate, mut inbox: mpsc::Receiver<Command>, signals: &mut Signals) {
+    let mut notifier = Notifier::from_env();
+    gate.life().enter(Phase::Ready);
+    notifier.ready("serving");
+    tracing::info!("ready");
+    loop {
+        let asked = tokio::select! {
+            _ = signals.hangup.recv() => Asked { by: "SIGHUP", reply: None },
+            Some(Command::Reload { reply }) = inbox.recv() => Asked { by: "admin", reply: Some(reply) },
+            name = async {
+                tokio::select! {
+                    _ = signals.terminate.recv() => "SIGTERM",
+                    _ = signals.interrupt.recv() => "SIGINT",
+                }
+            } => {
+                tracing::info!(signal = name, "shutting down");
+                break;
+            }
+        };
+        reload(&mut gate, &mut notifier, asked).await;
+    }
+    gate.life().enter(Phase::Draining);
+    notifier.stopping("draining");
+    let deadline = gate.drain_deadline();
+    tokio::select! {
+        drained = gate.drain(deadline) => {
+            if drained {
+                tracing::info!("drained");
+            } else {
+                tracing::warn!("the drain's deadline passed; what still ran is cut off");
+            }
+        }
+        name = signals.end() => tracing::warn!(signal = name, "told twice: ending at once"),
+    }
+}
+
+/// Reads, checks, publishes; a failure keeps what serves and says so in the log, the status and to whoever asked.
+async fn reload(gate: &mut Gate, notifier: &mut Notifier, asked: Asked) {
+    gate.life().enter(Phase::Reloading);
+    notifier.reloading();
+    let path = gate.config_path();
+    let read = tokio::task::spawn_blocking(move || Replacement::read(&path)).await;
+    let result = match read {
+        Ok(replacement) => replacement.and_then(|replacement| gate.replace(replacement)),
+        Err(lost) => Err(ReloadError::System(std::io::Error::other(lost))),
+    };
+    let result = result.map_err(|error| crate::net::exchange::chain(&error));
+    match &result {
+        Ok(generation) => tracing::info!(by = asked.by, generation, "reloaded"),
+        Err(error) => {
+            tracing::error!(by = asked.by, error, "reload failed; the last good state serves on");
+        }
+    }
+    Arc::clone(gate.life()).reloaded(result.as_ref().map(|_| ()).map_err(String::as_str));
+    gate.life().enter(Phase::Ready);
+    notifier.ready(if result.is_ok() { "serving" } else { "serving; the last reload failed" });
+    if let Some(reply) = asked.reply {
+        // Whoever asked may have left; the log and the status have it.
+        let _ = reply.send(result);
+    }
+}
