@@ -116,6 +116,9 @@ pub enum Reason {
     Target,
     /// A byte in the target that belongs in no path or query (RFC 3986, 3.3 and 3.4).
     TargetCharacter,
+    /// `Transfer-Encoding` and `Content-Length` in one head: the classic of request smuggling (RFC
+    /// 9112, 6.1 and 6.3).
+    TwoLengths,
     /// Neither `HTTP/1.1` nor `HTTP/1.0` (RFC 9112, 2.3).
     Version,
 }
@@ -145,6 +148,7 @@ impl Reason {
             Self::PercentEncoding => "a % in the request target without two hexadecimal digits",
             Self::RequestLine => "the request line is not method, space, target, space, version",
             Self::Target => "the request target is not a path that starts with /",
+            Self::TwoLengths => "both Transfer-Encoding and Content-Length",
             Self::TargetCharacter => {
                 "a character in the request target that must be percent-encoded"
             }
@@ -251,6 +255,9 @@ impl Scanner {
         }
         if self.too_large {
             return Err(Refusal::TooLarge);
+        }
+        if self.transfer_encoding && self.content_length.is_some() {
+            return Err(Refusal::Malformed(Reason::TwoLengths));
         }
         if self.transfer_encoding {
             return Err(Refusal::LengthRequired);

@@ -230,12 +230,20 @@ fn a_transfer_encoding_wants_a_length_instead() {
         "Transfer-Encoding: chunked",
         "transfer-encoding:identity",
         "Transfer-Encoding:",
+    ] {
+        assert_eq!(
+            refused(&with_field(field)),
+            Refusal::LengthRequired,
+            "{field:?}"
+        );
+    }
+    for field in [
         "Transfer-Encoding: chunked\r\nContent-Length: 3",
         "Content-Length: 3\r\nTransfer-Encoding: \tchunked",
     ] {
         assert_eq!(
             refused(&with_field(field)),
-            Refusal::LengthRequired,
+            Refusal::Malformed(R::TwoLengths),
             "{field:?}"
         );
     }
