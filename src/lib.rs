@@ -6,4 +6,5 @@ pub mod config;
 pub mod egress;
 pub mod net;
 pub mod policy;
+pub mod telemetry;
 pub mod tls;
