@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod egress;
 pub mod net;
+pub mod notify;
 pub mod policy;
 pub mod telemetry;
 pub mod tls;
