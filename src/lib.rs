@@ -1,5 +1,6 @@
 //! `priorgate`: a localhost sidecar that owns a shop's bank identity.
 
+pub mod admin;
 pub mod bank;
 pub mod cli;
 pub mod config;
