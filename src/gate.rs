@@ -101,7 +101,7 @@ pub struct Gate {
 }
 
 /// One bank of the running gate.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct BankGate {
     egress: Arc<Egress>,
     publish: watch::Sender<Arc<Generation>>,
@@ -173,7 +173,10 @@ impl Prepared {
             served.push(names);
             banks.push(BankGate { egress, publish, counts, places, connections });
         }
-        let life = Arc::new(Life::new(config.path.clone(), Box::new(log_dropped)));
+        let life = Arc::new(Life::new(&config, Box::new(log_dropped)));
+        for warning in life.warnings() {
+            tracing::warn!("{warning}");
+        }
         let gate = Gate { config, banks, handshakes, draining, ended, life };
         let view = status::View::new(&gate, served, admin_tcp.as_ref().and_then(Bound::tcp_addr));
         gate.serve_admin(view, admin_unix, admin_tcp, commands, &end)?;
@@ -278,6 +281,12 @@ impl Gate {
     #[must_use]
     pub fn config_path(&self) -> PathBuf {
         self.config.path.clone()
+    }
+
+    /// The configuration that is in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// How long a drain may take.

@@ -3,16 +3,15 @@
 //! One loop reads signals and the admin's commands. The order of a shutdown, here and in docs/operations.md: say
 //! `draining`, tell the service manager, stop accepting, finish what runs, at the deadline cut off, exit.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::admin::Command;
+use crate::admin::status::Phase;
+use crate::admin::{Command, ReloadDone};
 use crate::config::Config;
-use crate::gate::status::Phase;
 use crate::gate::{self, Gate, ReloadError, Replacement, StartError};
 use crate::notify::Notifier;
 use crate::telemetry::Telemetry;
@@ -25,7 +24,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(500);
 /// What a reload was asked by, and where its answer goes.
 struct Asked {
     by: &'static str,
-    reply: Option<tokio::sync::oneshot::Sender<Result<u64, String>>>,
+    reply: Option<tokio::sync::oneshot::Sender<Result<ReloadDone, String>>>,
 }
 
 /// Runs the gate until SIGTERM or SIGINT.
@@ -76,7 +75,7 @@ impl Signals {
 }
 
 async fn live(mut gate: Gate, mut inbox: mpsc::Receiver<Command>, signals: &mut Signals) {
-    let mut notifier = Notifier::from_env();
+    let notifier = Notifier::from_env();
     gate.life().enter(Phase::Ready);
     notifier.ready("serving");
     tracing::info!("ready");
@@ -94,10 +93,10 @@ async fn live(mut gate: Gate, mut inbox: mpsc::Receiver<Command>, signals: &mut 
                 break;
             }
         };
-        reload(&mut gate, &mut notifier, asked).await;
+        reload(&mut gate, &notifier, asked).await;
     }
     gate.life().enter(Phase::Draining);
-    notifier.stopping("draining");
+    let _stopping = notifier.stopping("draining");
     let deadline = gate.drain_deadline();
     tokio::select! {
         drained = gate.drain(deadline) => {
@@ -112,7 +111,7 @@ async fn live(mut gate: Gate, mut inbox: mpsc::Receiver<Command>, signals: &mut 
 }
 
 /// Reads, checks, publishes; a failure keeps what serves and says so in the log, the status and to whoever asked.
-async fn reload(gate: &mut Gate, notifier: &mut Notifier, asked: Asked) {
+async fn reload(gate: &mut Gate, notifier: &Notifier, asked: Asked) {
     gate.life().enter(Phase::Reloading);
     notifier.reloading();
     let path = gate.config_path();
@@ -128,11 +127,14 @@ async fn reload(gate: &mut Gate, notifier: &mut Notifier, asked: Asked) {
             tracing::error!(by = asked.by, error, "reload failed; the last good state serves on");
         }
     }
-    Arc::clone(gate.life()).reloaded(result.as_ref().map(|_| ()).map_err(String::as_str));
+    gate.life().reloaded(match &result {
+        Ok(_) => Ok(gate.config()),
+        Err(error) => Err(error),
+    });
     gate.life().enter(Phase::Ready);
     notifier.ready(if result.is_ok() { "serving" } else { "serving; the last reload failed" });
     if let Some(reply) = asked.reply {
         // Whoever asked may have left; the log and the status have it.
-        let _ = reply.send(result);
+        let _ = reply.send(result.map(|generation| ReloadDone { generation }));
     }
 }
