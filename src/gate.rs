@@ -16,10 +16,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::admin::{self, Command};
+use crate::bank::Bank;
 use crate::bank::dial::Dialler;
 use crate::bank::resolve::Resolver;
 use crate::bank::send::{Counts, Parts};
-use crate::bank::Bank;
 use crate::config::{self, Config, Listen};
 use crate::egress::record::RequestIds;
 use crate::egress::{Egress, Generation};
@@ -117,9 +117,15 @@ struct BankGate {
 pub fn prepare(config: Config) -> Result<Prepared, StartError> {
     let mut banks = Vec::with_capacity(config.banks.len());
     for bank in &config.banks {
-        let material = Material::load(bank)
-            .map_err(|source| StartError::Material { bank: bank.name.clone(), source })?;
-        let listeners = bank.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let material = Material::load(bank).map_err(|source| StartError::Material {
+            bank: bank.name.clone(),
+            source,
+        })?;
+        let listeners = bank
+            .listen
+            .iter()
+            .map(bind)
+            .collect::<Result<Vec<_>, _>>()?;
         banks.push((material, listeners));
     }
     let admin_unix = match &config.admin.unix {
@@ -127,7 +133,12 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
         None => None,
     };
     let admin_tcp = config.admin.tcp.map(Bound::tcp).transpose()?;
-    Ok(Prepared { config, banks, admin_unix, admin_tcp })
+    Ok(Prepared {
+        config,
+        banks,
+        admin_unix,
+        admin_tcp,
+    })
 }
 
 fn bind(listen: &Listen) -> Result<Bound, ListenError> {
@@ -151,7 +162,12 @@ impl Prepared {
         commands: mpsc::Sender<Command>,
         log_dropped: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Result<Gate, StartError> {
-        let Self { config, banks: prepared, admin_unix, admin_tcp } = self;
+        let Self {
+            config,
+            banks: prepared,
+            admin_unix,
+            admin_tcp,
+        } = self;
         let (draining, drain) = watch::channel(false);
         let (ended, end) = watch::channel(false);
         let handshakes = Arc::new(Semaphore::new(config.threads.handshakes));
@@ -161,23 +177,41 @@ impl Prepared {
         for (bank, (material, bound)) in config.banks.iter().zip(prepared) {
             let counts = Arc::new(Counts::default());
             let resolver = Arc::new(Resolver::start(&bank.remote, &bank.dns)?);
-            let generation =
-                generation(1, bank, material, resolver, &handshakes, Arc::clone(&counts));
+            let generation = generation(
+                1,
+                bank,
+                material,
+                resolver,
+                &handshakes,
+                Arc::clone(&counts),
+            );
             let (publish, current) = watch::channel(Arc::new(generation));
-            let egress =
-                Egress::new(bank.name.clone(), current, drain.clone(), Arc::clone(&ids));
+            let egress = Egress::new(bank.name.clone(), current, drain.clone(), Arc::clone(&ids));
             let egress = Arc::new(egress);
             let connections = u32::try_from(bank.limits.connections).unwrap_or(u32::MAX);
             let places = Arc::new(Semaphore::new(bank.limits.connections));
             let names = serve_bank(&egress, bank, bound, &places, &drain)?;
             served.push(names);
-            banks.push(BankGate { egress, publish, counts, places, connections });
+            banks.push(BankGate {
+                egress,
+                publish,
+                counts,
+                places,
+                connections,
+            });
         }
         let life = Arc::new(Life::new(&config, Box::new(log_dropped)));
         for warning in life.warnings() {
             tracing::warn!("{warning}");
         }
-        let gate = Gate { config, banks, handshakes, draining, ended, life };
+        let gate = Gate {
+            config,
+            banks,
+            handshakes,
+            draining,
+            ended,
+            life,
+        };
         let view = status::View::new(&gate, served, admin_tcp.as_ref().and_then(Bound::tcp_addr));
         gate.serve_admin(view, admin_unix, admin_tcp, commands, &end)?;
         Ok(gate)
@@ -223,7 +257,10 @@ fn generation(
     handshakes: &Arc<Semaphore>,
     counts: Arc<Counts>,
 ) -> Generation {
-    let answer = AnswerLimits { head: bank.limits.head, body: bank.limits.response_body };
+    let answer = AnswerLimits {
+        head: bank.limits.head,
+        body: bank.limits.response_body,
+    };
     let dialler = Dialler::new(material.tls, Arc::clone(handshakes), answer);
     let authority = HeaderValue::from_str(&bank.remote.authority)
         // The config takes host names and addresses only; all of them are header values.
@@ -262,8 +299,10 @@ impl Replacement {
             .banks
             .iter()
             .map(|bank| {
-                Material::load(bank)
-                    .map_err(|source| ReloadError::Material { bank: bank.name.clone(), source })
+                Material::load(bank).map_err(|source| ReloadError::Material {
+                    bank: bank.name.clone(),
+                    source,
+                })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { config, materials })
@@ -306,8 +345,12 @@ impl Gate {
         }
         let mut next = Vec::with_capacity(self.banks.len());
         let mut number = 0;
-        for (((gate, bank), old), material) in
-            self.banks.iter().zip(&config.banks).zip(&self.config.banks).zip(materials)
+        for (((gate, bank), old), material) in self
+            .banks
+            .iter()
+            .zip(&config.banks)
+            .zip(&self.config.banks)
+            .zip(materials)
         {
             let current = gate.egress.generation();
             number = current.number.saturating_add(1);
@@ -317,7 +360,14 @@ impl Gate {
                 Arc::new(Resolver::start(&bank.remote, &bank.dns)?)
             };
             let counts = Arc::clone(&gate.counts);
-            next.push(generation(number, bank, material, resolver, &self.handshakes, counts));
+            next.push(generation(
+                number,
+                bank,
+                material,
+                resolver,
+                &self.handshakes,
+                counts,
+            ));
         }
         for (gate, generation) in self.banks.iter().zip(next) {
             let old = gate.publish.send_replace(Arc::new(generation));
@@ -369,7 +419,11 @@ impl Gate {
 /// The first thing that a running process cannot change.
 fn needs_restart(old: &Config, new: &Config) -> Option<String> {
     let names = |config: &Config| {
-        config.banks.iter().map(|bank| bank.name.clone()).collect::<Vec<_>>()
+        config
+            .banks
+            .iter()
+            .map(|bank| bank.name.clone())
+            .collect::<Vec<_>>()
     };
     if names(old) != names(new) {
         return Some("the list of banks has changed".to_owned());
@@ -380,7 +434,10 @@ fn needs_restart(old: &Config, new: &Config) -> Option<String> {
             return Some(format!("the listeners of bank {} have changed", new.name));
         }
         if old.limits.connections != new.limits.connections {
-            return Some(format!("limits.connections of bank {} has changed", new.name));
+            return Some(format!(
+                "limits.connections of bank {} has changed",
+                new.name
+            ));
         }
     }
     if (&old.admin.unix, old.admin.tcp) != (&new.admin.unix, new.admin.tcp) {
@@ -398,9 +455,13 @@ fn needs_restart(old: &Config, new: &Config) -> Option<String> {
 /// A listener without what it asks of its callers, which a reload may change.
 fn socket_of(listen: &Listen) -> Listen {
     match listen {
-        Listen::Unix { socket, .. } => Listen::Unix { socket: socket.clone(), callers: Vec::new() },
-        Listen::Tcp { addr, .. } => {
-            Listen::Tcp { addr: *addr, access: config::TcpAccess::OpenToEveryLocalUser }
-        }
+        Listen::Unix { socket, .. } => Listen::Unix {
+            socket: socket.clone(),
+            callers: Vec::new(),
+        },
+        Listen::Tcp { addr, .. } => Listen::Tcp {
+            addr: *addr,
+            access: config::TcpAccess::OpenToEveryLocalUser,
+        },
     }
 }

@@ -37,7 +37,10 @@ pub fn run(config: Config, telemetry: &Telemetry) -> Result<(), StartError> {
     let threads = config.threads.handshakes.saturating_add(SPARE_THREADS);
     let prepared = gate::prepare(config)?;
     // One thread serves: it beats the multi-threaded runtime at this work, and blocking work has threads of its own.
-    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(threads).build()?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(threads)
+        .build()?;
     let result = runtime.block_on(async {
         let (commands, inbox) = mpsc::channel(16);
         let dropped = telemetry.dropped_counter();
@@ -124,7 +127,11 @@ async fn reload(gate: &mut Gate, notifier: &Notifier, asked: Asked) {
     match &result {
         Ok(generation) => tracing::info!(by = asked.by, generation, "reloaded"),
         Err(error) => {
-            tracing::error!(by = asked.by, error, "reload failed; the last good state serves on");
+            tracing::error!(
+                by = asked.by,
+                error,
+                "reload failed; the last good state serves on"
+            );
         }
     }
     gate.life().reloaded(match &result {
@@ -132,7 +139,11 @@ async fn reload(gate: &mut Gate, notifier: &Notifier, asked: Asked) {
         Err(error) => Err(error),
     });
     gate.life().enter(Phase::Ready);
-    notifier.ready(if result.is_ok() { "serving" } else { "serving; the last reload failed" });
+    notifier.ready(if result.is_ok() {
+        "serving"
+    } else {
+        "serving; the last reload failed"
+    });
     if let Some(reply) = asked.reply {
         // Whoever asked may have left; the log and the status have it.
         let _ = reply.send(result.map(|generation| ReloadDone { generation }));

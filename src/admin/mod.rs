@@ -8,6 +8,7 @@
 pub mod commands;
 pub mod http;
 pub mod status;
+mod tcp;
 
 use std::io;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use commands::{Refusal, answer};
 use status::Status;
 
 pub use commands::{Command, ReloadDone, Server};
+pub use tcp::serve_tcp;
 
 /// How the status is asked for, from any task.
 pub type StatusFn = Arc<dyn Fn() -> Status + Send + Sync>;

@@ -1,4 +1,5 @@
 //! stub
 /// stub
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("x")]
 pub struct ConfigError;

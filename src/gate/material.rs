@@ -75,8 +75,17 @@ impl Material {
             value.set_sensitive(true);
             set.push((header.name.clone(), value));
         }
-        let access = bank.listen.iter().map(load_access).collect::<Result<_, _>>()?;
-        Ok(Self { tls, set, access, certificate })
+        let access = bank
+            .listen
+            .iter()
+            .map(load_access)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            tls,
+            set,
+            access,
+            certificate,
+        })
     }
 }
 
@@ -91,16 +100,27 @@ fn load_tls(tls: &Tls) -> Result<(Arc<TlsClient>, CertificateFacts), MaterialErr
     let certified = Arc::new(CertifiedKey::new(identity.chain, key));
     let roots = Trust::load(&tls.ca_file)?.roots;
     let server_name = ServerName::try_from(tls.server_name.clone())?;
-    let client =
-        TlsClient::new(tls.min_version, roots, server_name, tls.spki_sha256.clone(), certified)?;
+    let client = TlsClient::new(
+        tls.min_version,
+        roots,
+        server_name,
+        tls.spki_sha256.clone(),
+        certified,
+    )?;
     Ok((Arc::new(client), facts))
 }
 
 fn load_access(listen: &Listen) -> Result<Access, SecretFileError> {
     Ok(match listen {
         Listen::Unix { callers, .. } => Access::Uids(callers.clone()),
-        Listen::Tcp { access: TcpAccess::OpenToEveryLocalUser, .. } => Access::OpenToEveryLocalUser,
-        Listen::Tcp { access: TcpAccess::TokenFiles(files), .. } => {
+        Listen::Tcp {
+            access: TcpAccess::OpenToEveryLocalUser,
+            ..
+        } => Access::OpenToEveryLocalUser,
+        Listen::Tcp {
+            access: TcpAccess::TokenFiles(files),
+            ..
+        } => {
             let tokens: Result<Vec<Secret>, _> =
                 files.iter().map(|file| secretfile::token(file)).collect();
             Access::Tokens(tokens?)
@@ -110,9 +130,12 @@ fn load_access(listen: &Listen) -> Result<Access, SecretFileError> {
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes.iter().fold(
+        String::with_capacity(bytes.len().saturating_mul(2)),
+        |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        },
+    )
 }

@@ -62,9 +62,16 @@ impl Life {
     /// At the start of the process.
     #[must_use]
     pub fn new(config: &config::Config, log_dropped: Box<dyn Fn() -> u64 + Send + Sync>) -> Self {
-        let state =
-            State { phase: Phase::Starting, last_reload: None, warnings: warnings(config) };
-        Self { started_at: SystemTime::now(), log_dropped, state: Mutex::new(state) }
+        let state = State {
+            phase: Phase::Starting,
+            last_reload: None,
+            warnings: warnings(config),
+        };
+        Self {
+            started_at: SystemTime::now(),
+            log_dropped,
+            state: Mutex::new(state),
+        }
     }
 
     /// Enters a phase. From `Draining` there is no way back.
@@ -101,7 +108,9 @@ impl Life {
 
 impl fmt::Debug for Life {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Life").field("state", &*self.lock()).finish_non_exhaustive()
+        f.debug_struct("Life")
+            .field("state", &*self.lock())
+            .finish_non_exhaustive()
     }
 }
 
@@ -126,7 +135,12 @@ impl View {
                     config::Transport::Tls(_) => ("https", Transport::Mtls),
                 };
                 let url = format!("{scheme}://{}", bank.remote.authority);
-                BankView { gate: gate.clone(), url, transport, listen }
+                BankView {
+                    gate: gate.clone(),
+                    url,
+                    transport,
+                    listen,
+                }
             })
             .collect();
         let unix = gate.config.admin.unix.as_ref();
@@ -134,7 +148,12 @@ impl View {
             unix: unix.map(|unix| unix.socket.path.display().to_string()),
             tcp: admin_tcp.map(|addr| addr.to_string()),
         };
-        Self { config: gate.config.path.clone(), banks, admin, life: Arc::clone(&gate.life) }
+        Self {
+            config: gate.config.path.clone(),
+            banks,
+            admin,
+            life: Arc::clone(&gate.life),
+        }
     }
 
     /// The document as of now.
@@ -174,7 +193,12 @@ impl BankView {
                 not_after: facts.not_after.into(),
                 spki_sha256: facts.spki_sha256.clone(),
             }),
-            addresses: bank.resolver().current().iter().map(ToString::to_string).collect(),
+            addresses: bank
+                .resolver()
+                .current()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             breaker: match bank.breaker_state() {
                 "open" => Breaker::Open,
                 "probing" => Breaker::Probing,
@@ -205,11 +229,14 @@ fn listen_address(served: &Served) -> ListenAddress {
 
 /// The switches whose danger is spelled in their name, and the confinement that is not there yet.
 fn warnings(config: &config::Config) -> Vec<String> {
-    let mut found = vec!["the private key lies in the process that speaks to the network".to_owned()];
+    let mut found =
+        vec!["the private key lies in the process that speaks to the network".to_owned()];
     for bank in &config.banks {
         let name = &bank.name;
         if matches!(bank.transport, config::Transport::PlaintextLoopback) {
-            found.push(format!("bank {name}: plaintext to loopback (allow_plaintext_loopback)"));
+            found.push(format!(
+                "bank {name}: plaintext to loopback (allow_plaintext_loopback)"
+            ));
         }
         for listen in &bank.listen {
             if let Listen::Tcp { addr, access } = listen {
@@ -217,7 +244,9 @@ fn warnings(config: &config::Config) -> Vec<String> {
                     found.push(format!("bank {name}: {addr} is open to every local user"));
                 }
                 if !addr.ip().is_loopback() {
-                    found.push(format!("bank {name}: {addr} is not loopback (unsafe_listen)"));
+                    found.push(format!(
+                        "bank {name}: {addr} is not loopback (unsafe_listen)"
+                    ));
                 }
             }
         }

@@ -138,12 +138,17 @@ impl Link {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 return Err(self
-                    .failed(mark, self.end_of(&error, mark), &error, Some(request))
+                    .failed(
+                        mark,
+                        self.end_of(&error, mark),
+                        Cause::of(&error),
+                        Some(request),
+                    )
                     .await);
             }
             Err(elapsed) => {
                 return Err(self
-                    .failed(mark, End::TimedOut, &elapsed, Some(request))
+                    .failed(mark, End::TimedOut, Cause::of(&elapsed), Some(request))
                     .await);
             }
         }
@@ -153,14 +158,20 @@ impl Link {
                 let request = refused.take_message();
                 let error = refused.into_error();
                 return Err(self
-                    .failed(mark, self.end_of(&error, mark), &error, request)
+                    .failed(mark, self.end_of(&error, mark), Cause::of(&error), request)
                     .await);
             }
-            Err(elapsed) => return Err(self.failed(mark, End::TimedOut, &elapsed, None).await),
+            Err(elapsed) => {
+                return Err(self
+                    .failed(mark, End::TimedOut, Cause::of(&elapsed), None)
+                    .await);
+            }
         };
         let (parts, body) = response.into_parts();
         if let Some(end) = unusable(parts.status) {
-            return Err(self.failed(mark, end, &Unusable(parts.status), None).await);
+            return Err(self
+                .failed(mark, end, Cause::of(&Unusable(parts.status)), None)
+                .await);
         }
         match timeout_at(deadline, collect(body, limits.body)).await {
             Ok(Ok(body)) => Ok(Answer {
@@ -169,7 +180,7 @@ impl Link {
                 body,
             }),
             Ok(Err(BodyError::TooLarge)) => Err(self
-                .failed(mark, End::TooLarge, &BodyError::TooLarge, None)
+                .failed(mark, End::TooLarge, Cause::of(&BodyError::TooLarge), None)
                 .await),
             Ok(Err(BodyError::Broken(error))) => {
                 let end = if error
@@ -180,9 +191,13 @@ impl Link {
                 } else {
                     End::Truncated
                 };
-                Err(self.failed(mark, end, error.as_ref(), None).await)
+                Err(self
+                    .failed(mark, end, Cause::of(error.as_ref()), None)
+                    .await)
             }
-            Err(elapsed) => Err(self.failed(mark, End::TimedOut, &elapsed, None).await),
+            Err(elapsed) => Err(self
+                .failed(mark, End::TimedOut, Cause::of(&elapsed), None)
+                .await),
         }
     }
 
@@ -203,7 +218,7 @@ impl Link {
         &mut self,
         mark: Mark,
         end: End,
-        error: &(dyn StdError + 'static),
+        cause: Cause,
         request: Option<Request<Full<Bytes>>>,
     ) -> Failed {
         self.probe.poison();
@@ -225,7 +240,7 @@ impl Link {
                 }
             }
         };
-        let alert = certificate_alert(error).or(ending.alert);
+        let alert = cause.alert.or(ending.alert);
         let certificate = match alert {
             None => Certificate::NotQuestioned,
             Some(_)
@@ -237,8 +252,8 @@ impl Link {
         };
         let cause = match alert {
             Some(alert) => format!("the bank sent the TLS alert {alert:?}"),
-            None if ending.cause.is_empty() => chain(error),
-            None => format!("{}; {}", chain(error), ending.cause),
+            None if ending.cause.is_empty() => cause.text,
+            None => format!("{}; {}", cause.text, ending.cause),
         };
         Failed {
             attempt: Attempt {
@@ -258,6 +273,21 @@ impl Drop for Link {
         // The task holds the socket: aborting it closes the connection without another write.
         self.probe.poison();
         self.task.abort();
+    }
+}
+
+/// What an error says, without the error: hyper's are not to be held over an await.
+struct Cause {
+    alert: Option<AlertDescription>,
+    text: String,
+}
+
+impl Cause {
+    fn of(error: &(dyn StdError + 'static)) -> Self {
+        Self {
+            alert: certificate_alert(error),
+            text: chain(error),
+        }
     }
 }
 

@@ -53,9 +53,13 @@ where
         .max_buf_size(hyper_buffer)
         .serve_connection(TokioIo::new(guard), service);
     tokio::pin!(connection);
+    let told_to_drain = async {
+        // An error means that nobody is left to tell: the process ends.
+        let _ = drain.wait_for(|drain| *drain).await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = drain.wait_for(|drain| *drain) => {
+        () = told_to_drain => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -1,5 +1,7 @@
 //! TLS material and the handshake with the bank: what is trusted, who we are, how the key signs.
 
 pub mod client;
+pub mod identity;
 pub mod key;
+pub mod secretfile;
 pub mod trust;
