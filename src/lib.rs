@@ -11,6 +11,8 @@ pub mod admin;
 pub mod bank;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "sandbox")]
+pub mod demo;
 pub mod egress;
 pub mod gate;
 pub mod lifecycle;

@@ -56,7 +56,8 @@ pub(super) fn send(
     body: &str,
 ) -> io::Result<Answer> {
     let started = Instant::now();
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -103,5 +104,10 @@ fn parse(raw: &[u8], took: Duration) -> Option<Answer> {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    Some(Answer { status, headers, body: body.to_owned(), took })
+    Some(Answer {
+        status,
+        headers,
+        body: body.to_owned(),
+        took,
+    })
 }

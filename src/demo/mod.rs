@@ -31,7 +31,11 @@ pub fn run(options: &Options, style: Style, out: &mut dyn Write) -> u8 {
         // Whoever reads has left; there is nobody to tell.
         Err(Failure::Output(_)) => 1,
         Err(Failure::Stage(error)) => {
-            let _ = writeln!(out, "{}", style.bad(&format!("the demo could not start: {error}")));
+            let _ = writeln!(
+                out,
+                "{}",
+                style.bad(&format!("the demo could not start: {error}"))
+            );
             1
         }
     }
@@ -46,11 +50,19 @@ enum Failure {
 }
 
 fn play(options: &Options, style: Style, out: &mut dyn Write) -> Result<bool, Failure> {
-    writeln!(out, "{}", style.bold("priorgate demo: a throw-away bank, a throw-away certificate, the real gate"))?;
+    writeln!(
+        out,
+        "{}",
+        style.bold("priorgate demo: a throw-away bank, a throw-away certificate, the real gate")
+    )?;
     writeln!(out)?;
     out.flush()?;
     let mut stage = Stage::build(options.dir.as_deref())?;
-    writeln!(out, "  {:<6} https://{}   demands a client certificate; it is not a bank", "bank", stage.bank)?;
+    writeln!(
+        out,
+        "  {:<6} https://{}   demands a client certificate; it is not a bank",
+        "bank", stage.bank
+    )?;
     writeln!(out, "  {:<6} {}", "gate", stage.socket.display())?;
     writeln!(out, "  {:<6} http://{}", "", stage.tcp)?;
     writeln!(out, "  {:<6} {}", "files", stage.dir.display())?;
@@ -71,18 +83,40 @@ fn print_curl(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Result<()
     let order = scenario::ORDER;
     let dir = stage.dir.display();
     writeln!(out)?;
-    writeln!(out, "{}", style.bold("Everything stays up until Ctrl-C. In another terminal:"))?;
+    writeln!(
+        out,
+        "{}",
+        style.bold("Everything stays up until Ctrl-C. In another terminal:")
+    )?;
     writeln!(out)?;
-    writeln!(out, "# over the Unix socket: the kernel tells the gate who calls")?;
-    writeln!(out, "curl -sS --unix-socket {} http://localhost/installment/create \\", stage.socket.display())?;
+    writeln!(
+        out,
+        "# over the Unix socket: the kernel tells the gate who calls"
+    )?;
+    writeln!(
+        out,
+        "curl -sS --unix-socket {} http://localhost/installment/create \\",
+        stage.socket.display()
+    )?;
     writeln!(out, "  -H 'Content-Type: application/json' -d '{order}'")?;
     writeln!(out)?;
     writeln!(out, "# over TCP: with a token")?;
-    writeln!(out, "curl -sS -i http://{}/installment/create -H \"Priorgate-Token: $(cat {dir}/php.token)\" \\", stage.tcp)?;
+    writeln!(
+        out,
+        "curl -sS -i http://{}/installment/create -H \"Priorgate-Token: $(cat {dir}/php.token)\" \\",
+        stage.tcp
+    )?;
     writeln!(out, "  -H 'Content-Type: application/json' -d '{order}'")?;
     writeln!(out)?;
-    writeln!(out, "# straight at the bank, without the certificate: refused")?;
-    writeln!(out, "curl -sS --cacert {dir}/bank-ca.pem https://{}/installment/create -d '{order}'", stage.bank)?;
+    writeln!(
+        out,
+        "# straight at the bank, without the certificate: refused"
+    )?;
+    writeln!(
+        out,
+        "curl -sS --cacert {dir}/bank-ca.pem https://{}/installment/create -d '{order}'",
+        stage.bank
+    )?;
     writeln!(out)?;
     writeln!(out, "# what the gate and the bank say of it")?;
     writeln!(out, "curl -sS http://{}/status.json", stage.admin)?;

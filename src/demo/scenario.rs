@@ -28,53 +28,105 @@ pub(super) fn play(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Resu
     let mut step = |out: &mut dyn Write, title: &str, line: Line| -> io::Result<()> {
         total = total.saturating_add(1);
         good = good.saturating_add(usize::from(line.good));
-        let mark = if line.good { style.good("ok") } else { style.bad("NO") };
+        let mark = if line.good {
+            style.good("ok")
+        } else {
+            style.bad("NO")
+        };
         let milliseconds = format!("{} ms", line.took.as_millis());
         // Padded before it is coloured: escape codes have no width.
         let outcome = style.dim(&format!("{:<9}", line.outcome));
-        writeln!(out, "  {mark}  {title:<52} {outcome} {milliseconds:>8}  {}", line.what)?;
+        writeln!(
+            out,
+            "  {mark}  {title:<52} {outcome} {milliseconds:>8}  {}",
+            line.what
+        )?;
         out.flush()
     };
 
-    step(out, "straight at the bank, without a certificate", stage.knock_without_certificate().into())?;
+    step(
+        out,
+        "straight at the bank, without a certificate",
+        stage.knock_without_certificate().into(),
+    )?;
 
     let answer = create(&socket, &[], ORDER);
     if let Ok(found) = &answer {
         session = found.member("session_id").unwrap_or_default();
     }
-    step(out, "create, over the Unix socket", expect_member(answer, "payment_url"))?;
+    step(
+        out,
+        "create, over the Unix socket",
+        expect_member(answer, "payment_url"),
+    )?;
 
     let token = [("Priorgate-Token", stage.token.as_str())];
     let second = ORDER.replace("demo-1", "demo-2");
-    step(out, "create, over TCP with a token", expect_member(create(&tcp, &token, &second), "payment_url"))?;
+    step(
+        out,
+        "create, over TCP with a token",
+        expect_member(create(&tcp, &token, &second), "payment_url"),
+    )?;
 
     let answer = create(&tcp, &[], ORDER);
-    step(out, "create, over TCP without the token", expect_problem(answer, 401, "token_required", "not_sent"))?;
+    step(
+        out,
+        "create, over TCP without the token",
+        expect_problem(answer, 401, "token_required", "not_sent"),
+    )?;
 
     let path = format!("/installment/{session}");
     let answer = send(&socket, "GET", &path, &[], "");
-    step(out, "status of the session", expect_member(answer, "status"))?;
+    step(
+        out,
+        "status of the session",
+        expect_member(answer, "status"),
+    )?;
 
     let refund = format!(r#"{{"session_id":"{session}","amount":"250.00"}}"#);
     let answer = post(&socket, "/installment/refund", &[], &refund);
     step(out, "refund of a part", expect_member(answer, "refund_id"))?;
 
     let answer = send(&socket, "POST", "/installment/delete", &[], "");
-    step(out, "a path that is no route", expect_problem(answer, 404, "route_not_found", "not_sent"))?;
+    step(
+        out,
+        "a path that is no route",
+        expect_problem(answer, 404, "route_not_found", "not_sent"),
+    )?;
 
     let lost = ORDER.replace("demo-1", "fault-drop-after-read");
     let answer = create(&socket, &[], &lost);
-    step(out, "the bank hangs up after reading", expect_problem(answer, 502, "bank_disconnected", "unknown"))?;
+    step(
+        out,
+        "the bank hangs up after reading",
+        expect_problem(answer, 502, "bank_disconnected", "unknown"),
+    )?;
 
     let answer = create(&Target::Socket(stage.down_socket.clone()), &[], ORDER);
-    step(out, "another bank, which is down", expect_problem(answer, 502, "bank_unreachable", "not_sent"))?;
+    step(
+        out,
+        "another bank, which is down",
+        expect_problem(answer, 502, "bank_unreachable", "not_sent"),
+    )?;
 
     writeln!(out)?;
     let seen = stage.certificates_seen();
-    writeln!(out, "  The bank saw these client certificates: {}", seen.join(", "))?;
+    writeln!(
+        out,
+        "  The bank saw these client certificates: {}",
+        seen.join(", ")
+    )?;
     let all = good == total && !seen.is_empty();
     let verdict = format!("  {good} of {total} steps went as they should.");
-    writeln!(out, "{}", if all { style.good(&verdict) } else { style.bad(&verdict) })?;
+    writeln!(
+        out,
+        "{}",
+        if all {
+            style.good(&verdict)
+        } else {
+            style.bad(&verdict)
+        }
+    )?;
     out.flush()?;
     Ok(all)
 }
@@ -96,7 +148,10 @@ fn expect_member(answer: io::Result<Answer>, member: &str) -> Line {
         let good = (200..300).contains(&answer.status)
             && answer.header("Priorgate-Outcome") == "answered"
             && value.is_some();
-        (good, format!("{} {member} {}", answer.status, value.unwrap_or_default()))
+        (
+            good,
+            format!("{} {member} {}", answer.status, value.unwrap_or_default()),
+        )
     })
 }
 
@@ -116,7 +171,12 @@ fn judge(answer: io::Result<Answer>, look: impl FnOnce(&Answer) -> (bool, String
         Ok(answer) => {
             let (good, what) = look(&answer);
             let outcome = answer.header("Priorgate-Outcome").to_owned();
-            Line { good, outcome, took: answer.took, what }
+            Line {
+                good,
+                outcome,
+                took: answer.took,
+                what,
+            }
         }
         Err(error) => Line {
             good: false,
@@ -129,7 +189,16 @@ fn judge(answer: io::Result<Answer>, look: impl FnOnce(&Answer) -> (bool, String
 
 impl From<(bool, Duration, String)> for Line {
     fn from((good, took, what): (bool, Duration, String)) -> Self {
-        let outcome = if good { "refused".to_owned() } else { String::new() };
-        Self { good, outcome, took, what }
+        let outcome = if good {
+            "refused".to_owned()
+        } else {
+            String::new()
+        };
+        Self {
+            good,
+            outcome,
+            took,
+            what,
+        }
     }
 }

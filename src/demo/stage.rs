@@ -13,12 +13,10 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::PATIENCE;
-use super::client::{Target, send};
 use crate::sandbox::{self, Sandbox};
 use crate::tls::trust::Trust;
 
 /// Everything that the scenario needs, up and running.
-#[derive(Debug)]
 pub(super) struct Stage {
     pub(super) dir: PathBuf,
     pub(super) bank: SocketAddr,
@@ -50,9 +48,8 @@ pub(super) enum StageError {
 }
 
 /// The sandbox bank on a runtime of its own thread.
-#[derive(Debug)]
 struct SandboxThread {
-    sandbox: Arc<Sandbox>,
+    sandbox: Sandbox,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -84,7 +81,10 @@ impl Stage {
             }
         };
         let address = |pointer: &str| {
-            status.pointer(pointer).and_then(|found| found.as_str()).and_then(|found| found.parse().ok())
+            status
+                .pointer(pointer)
+                .and_then(|found| found.as_str())
+                .and_then(|found| found.parse().ok())
         };
         let unclear = || StageError::Gate("its status names no address".to_owned());
         let stage = Self {
@@ -110,7 +110,11 @@ impl Stage {
         let result = self.knock();
         let took = started.elapsed();
         match result {
-            Ok(()) => (false, took, "the bank answered somebody without a certificate".to_owned()),
+            Ok(()) => (
+                false,
+                took,
+                "the bank answered somebody without a certificate".to_owned(),
+            ),
             Err(error) => match crate::net::exchange::certificate_alert(&error) {
                 Some(alert) => (true, took, format!("TLS alert {alert:?}")),
                 None => (false, took, format!("no TLS alert, but: {error}")),
@@ -126,13 +130,16 @@ impl Stage {
 
     /// Waits for Ctrl-C or SIGTERM, or for the gate to end by itself.
     pub(super) fn wait_for_interrupt(&mut self) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
         let Ok(runtime) = runtime else { return };
         runtime.block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
+            let (Ok(mut interrupt), Ok(mut terminate)) = (
+                signal(SignalKind::interrupt()),
+                signal(SignalKind::terminate()),
+            ) else {
                 return;
             };
             loop {
@@ -171,7 +178,9 @@ impl Stage {
     }
 
     fn knock(&self) -> io::Result<()> {
-        let roots = Trust::load(&self.dir.join("bank-ca.pem")).map_err(io::Error::other)?.roots;
+        let roots = Trust::load(&self.dir.join("bank-ca.pem"))
+            .map_err(io::Error::other)?
+            .roots;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -216,8 +225,13 @@ impl SandboxThread {
             .enable_all()
             .build()
             .map_err(StageError::Sandbox)?;
-        let options = sandbox::Options { dir: Some(dir.to_owned()), ..sandbox::Options::default() };
-        let sandbox = runtime.block_on(Sandbox::start(options)).map_err(StageError::Sandbox)?;
+        let options = sandbox::Options {
+            dir: Some(dir.to_owned()),
+            ..sandbox::Options::default()
+        };
+        let sandbox = runtime
+            .block_on(Sandbox::start(options))
+            .map_err(StageError::Sandbox)?;
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("sandbox".to_owned())
@@ -226,7 +240,11 @@ impl SandboxThread {
                 let _ = runtime.block_on(stopped);
             })
             .map_err(StageError::Sandbox)?;
-        Ok(Self { sandbox: Arc::new(sandbox), stop: Some(stop), thread: Some(thread) })
+        Ok(Self {
+            sandbox,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     fn end(&mut self) {
@@ -241,13 +259,27 @@ impl SandboxThread {
 
 fn make_dir(dir: Option<&Path>) -> Result<(PathBuf, bool), StageError> {
     let (path, temporary) = match dir {
-        Some(dir) => (std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()), false),
-        None => (std::env::temp_dir().join(format!("priorgate-demo-{}", std::process::id())), true),
+        Some(dir) => (
+            std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
+            false,
+        ),
+        None => (
+            std::env::temp_dir().join(format!("priorgate-demo-{}", std::process::id())),
+            true,
+        ),
     };
-    let failed = |source| StageError::File { doing: "make the directory", path: path.clone(), source };
+    let failed = |source| StageError::File {
+        doing: "make the directory",
+        path: path.clone(),
+        source,
+    };
     if temporary || !path.exists() {
         // Not recursive for the temporary one: an existing directory is not ours.
-        fs::DirBuilder::new().mode(0o700).recursive(!temporary).create(&path).map_err(failed)?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(!temporary)
+            .create(&path)
+            .map_err(failed)?;
     }
     Ok((path, temporary))
 }
@@ -257,7 +289,11 @@ fn make_token(dir: &Path) -> Result<String, StageError> {
     let mut random = [0_u8; 24];
     fs::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut random))
-        .map_err(|source| StageError::File { doing: "read", path: "/dev/urandom".into(), source })?;
+        .map_err(|source| StageError::File {
+            doing: "read",
+            path: "/dev/urandom".into(),
+            source,
+        })?;
     let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     write(&path, &token)?;
     Ok(token)
@@ -308,11 +344,12 @@ log: {{format: json, level: info}}
 
 fn write(path: &Path, text: &str) -> Result<(), StageError> {
     let mut file = create(path)?;
-    file.write_all(text.as_bytes()).map_err(|source| StageError::File {
-        doing: "write",
-        path: path.to_owned(),
-        source,
-    })
+    file.write_all(text.as_bytes())
+        .map_err(|source| StageError::File {
+            doing: "write",
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// For the owner only: tokens and keys lie here, if only a demo's.
@@ -323,7 +360,11 @@ fn create(path: &Path) -> Result<fs::File, StageError> {
         .truncate(true)
         .mode(0o600)
         .open(path)
-        .map_err(|source| StageError::File { doing: "create", path: path.to_owned(), source })
+        .map_err(|source| StageError::File {
+            doing: "create",
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn gate_error(error: io::Error) -> StageError {
@@ -335,14 +376,18 @@ fn wait_until_ready(gate: &mut Child, dir: &Path) -> Result<serde_json::Value, S
     let socket = dir.join("admin.sock");
     let until = Instant::now() + PATIENCE;
     loop {
-        if let Ok(status) = crate::cli::client::ask(&socket, &serde_json::json!({"command": "status"})) {
-            if status.get("phase").and_then(|phase| phase.as_str()) == Some("ready") {
-                return Ok(status);
-            }
+        let asked = crate::cli::client::ask(&socket, &serde_json::json!({"command": "status"}));
+        if let Ok(status) = asked
+            && status.get("phase").and_then(|phase| phase.as_str()) == Some("ready")
+        {
+            return Ok(status);
         }
         if !matches!(gate.try_wait(), Ok(None)) {
             let log = fs::read_to_string(dir.join("gate.log")).unwrap_or_default();
-            return Err(StageError::Gate(format!("it ended at once. Its log: {}", log.trim())));
+            return Err(StageError::Gate(format!(
+                "it ended at once. Its log: {}",
+                log.trim()
+            )));
         }
         if Instant::now() >= until {
             return Err(StageError::Gate("it was not ready in time".to_owned()));

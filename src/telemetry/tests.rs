@@ -1,5 +1,6 @@
 //! The queue against writers that stall, fail and come back; the two looks of a line.
 
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
@@ -221,4 +222,81 @@ fn a_line_over_its_bound_is_cut_and_still_a_record() {
         text.len()
     );
     assert_eq!(text.lines().count(), 1);
+}
+
+/// Set in a process that plays the gate: `init` is global, and its stderr is the real one.
+const CHILD: &str = "PRIORGATE_TEST_LOG_CHILD";
+
+/// This test's own binary, running nothing but `test`.
+fn child(test: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "--nocapture",
+            &format!("telemetry::tests::{test}"),
+        ])
+        .env(CHILD, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn the_process_logs_to_stderr_and_a_panic_without_its_message() {
+    if std::env::var_os(CHILD).is_some() {
+        let telemetry = init(LogFormat::Json, Level::INFO).unwrap();
+        let again = init(LogFormat::Json, Level::INFO).unwrap_err();
+        assert!(matches!(again, TelemetryError::AlreadySet));
+        tracing::info!("begun");
+        let task = std::thread::spawn(|| panic!("a body with a name in it"));
+        task.join().unwrap_err();
+        assert!(telemetry.shutdown(Duration::from_secs(10)));
+        return;
+    }
+    let test = "the_process_logs_to_stderr_and_a_panic_without_its_message";
+    let output = child(test).wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}");
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert_eq!(lines[0]["message"], "begun");
+    assert!(
+        lines[1]["place"]
+            .as_str()
+            .unwrap()
+            .contains("telemetry/tests.rs:"),
+        "{text}"
+    );
+    assert!(!text.contains("a name in it"), "{text}");
+}
+
+#[test]
+fn a_process_whose_stderr_nobody_reads_works_on_and_ends() {
+    if std::env::var_os(CHILD).is_some() {
+        let telemetry = init(LogFormat::Json, Level::INFO).unwrap();
+        for number in 0..20_000 {
+            tracing::info!(number, "much more than a pipe and the queue hold");
+        }
+        assert!(telemetry.dropped() > 0);
+        assert!(!telemetry.shutdown(Duration::from_millis(50)));
+        return;
+    }
+    let mut child = child("a_process_whose_stderr_nobody_reads_works_on_and_ends");
+    let until = Instant::now() + Duration::from_secs(30);
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > until {
+            child.kill().unwrap();
+            panic!("it waits for its reader");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(status.success(), "{status}");
 }
