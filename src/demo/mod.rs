@@ -1,7 +1,7 @@
 //! `priorgate demo`: the main job on a machine with nothing installed.
 //!
 //! It makes a throw-away PKI, starts the sandbox bank in this process and the real gate in another, plays the scenario
-//! and prints what happened. It owns the stage; what is played is in [`scenario`].
+//! and prints what happened. It owns the stage; what is played is in `scenario`.
 
 mod client;
 mod scenario;
