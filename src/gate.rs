@@ -51,7 +51,7 @@ pub enum StartError {
         bank: String,
         /// What is wrong.
         #[source]
-        source: MaterialError,
+        source: Box<MaterialError>,
     },
     /// The runtime, a thread or a descriptor.
     #[error("the system refused a thread or a descriptor")]
@@ -71,7 +71,7 @@ pub enum ReloadError {
         bank: String,
         /// What is wrong.
         #[source]
-        source: MaterialError,
+        source: Box<MaterialError>,
     },
     /// What only a new process can change.
     #[error("restart needed: {0}")]
@@ -119,7 +119,7 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
     for bank in &config.banks {
         let material = Material::load(bank).map_err(|source| StartError::Material {
             bank: bank.name.clone(),
-            source,
+            source: Box::new(source),
         })?;
         let listeners = bank
             .listen
@@ -301,7 +301,7 @@ impl Replacement {
             .map(|bank| {
                 Material::load(bank).map_err(|source| ReloadError::Material {
                     bank: bank.name.clone(),
-                    source,
+                    source: Box::new(source),
                 })
             })
             .collect::<Result<_, _>>()?;

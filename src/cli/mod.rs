@@ -3,14 +3,15 @@
 //! Commands print to writers that are passed in; [`main`] alone opens stdout and stderr. What a
 //! command does is in its own file or below `cli`.
 
+mod check;
 pub mod client;
 mod output;
 mod reload;
 mod run;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+mod schema;
 mod status;
-mod stub;
 pub mod style;
 
 use std::ffi::OsString;
@@ -25,7 +26,6 @@ use crate::config::DEFAULT_PATH;
 use crate::net::exchange::chain;
 use client::{ClientError, SocketError};
 use output::Output;
-use stub::{check, schema};
 use style::Style;
 
 #[cfg(feature = "sandbox")]
@@ -175,7 +175,7 @@ fn carry_out(cli: Cli, style: Style, out: &mut dyn Write, err: &mut dyn Write) -
     let config = cli.config;
     match cli.command {
         Command::Run => run::run(&config, err),
-        Command::Check { days, json } => check::run(&config, days, json, out),
+        Command::Check { days, json } => check::run(&config, days, json, style, out),
         Command::Reload(target) => reload::run(&target.with(config), style, out, err),
         Command::Status(target) => status::run(&target.with(config), style, out, err),
         Command::Schema => schema::run(out),

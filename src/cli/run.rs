@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{CONFIG, OK, PROBLEM, complain};
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::lifecycle;
 use crate::net::exchange::chain;
 use crate::telemetry;
@@ -21,7 +21,7 @@ pub(super) fn run(config: &Path, err: &mut dyn Write) -> u8 {
     let config = match Config::load(config) {
         Ok(config) => config,
         Err(error) => {
-            complain(err, &describe(&error));
+            complain(err, &error.to_string());
             return CONFIG;
         }
     };
@@ -41,9 +41,4 @@ pub(super) fn run(config: &Path, err: &mut dyn Write) -> u8 {
     };
     telemetry.shutdown(LAST_LINES);
     code
-}
-
-/// MERGE: `error.to_string()`, as soon as the real `ConfigError` has a `Display`.
-fn describe(error: &ConfigError) -> String {
-    format!("{error:?}")
 }

@@ -1,1 +1,340 @@
-//! stub
+//! The YAML as it is written: every key of the contract, nothing resolved, no default but absence.
+//!
+//! Unknown and doubled keys are errors. What a key means, and what an absent one stands for, is in [`super::check`].
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::scalar::{
+    Address, FileMode, FilePath, Header, Ip, Later, Level, Name, RouteMethod, RoutePath, Sha256,
+    Size, Span, User, Version,
+};
+
+/// The configuration of priorgate.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// The banks, each with its own identity, trust and routes.
+    pub banks: Vec<Bank>,
+    /// The administrator's listeners.
+    pub admin: Option<Admin>,
+    /// What the log looks like.
+    pub log: Option<Log>,
+    /// Threads that may block.
+    pub threads: Option<Threads>,
+    /// How long a shutdown may take.
+    pub shutdown: Option<Shutdown>,
+    /// How the process is confined.
+    pub hardening: Option<Hardening>,
+    #[schemars(skip)]
+    #[expect(missing_docs, reason = "refused where it stands; the same below")]
+    pub callbacks: Option<Later>,
+    #[schemars(skip)]
+    #[expect(missing_docs, reason = "see callbacks")]
+    pub journal: Option<Later>,
+    #[schemars(skip)]
+    #[expect(missing_docs, reason = "see callbacks")]
+    pub audit: Option<Later>,
+}
+
+/// A remote with its own identity, trust and routes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Bank {
+    /// A label in records and commands.
+    pub name: Name,
+    /// The origin: `https://host[:port]`.
+    pub url: String,
+    /// Allows an `http://` URL to a loopback address.
+    #[serde(default)]
+    pub allow_plaintext_loopback: bool,
+    /// TLS versions.
+    pub tls: Option<Tls>,
+    /// What is trusted.
+    pub trust: Option<Trust>,
+    /// Who we are.
+    pub identity: Option<Identity>,
+    /// Where PHP reaches it.
+    pub listen: Vec<Listen>,
+    /// What may be asked.
+    pub routes: Vec<Route>,
+    /// Further headers.
+    pub headers: Option<Headers>,
+    /// Deadlines.
+    pub timeouts: Option<Timeouts>,
+    /// Bounds.
+    pub limits: Option<Limits>,
+    /// Kept connections.
+    pub pool: Option<Pool>,
+    /// When to stop dialling.
+    pub breaker: Option<Breaker>,
+    /// Name look-ups.
+    pub dns: Option<Dns>,
+}
+
+/// TLS versions.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The lowest version that is accepted.
+    pub min_version: Option<Version>,
+}
+
+/// What is trusted.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trust {
+    /// PEM file with the only CA certificates that are trusted.
+    pub ca_file: FilePath,
+    /// The name that the bank's certificate must carry; the host of `url` by default.
+    pub server_name: Option<String>,
+    /// Pins, in addition to chain and name.
+    #[serde(default)]
+    pub spki_sha256: Vec<Sha256>,
+}
+
+/// Who we are.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// PEM file with the certificate chain, leaf first.
+    pub cert_file: FilePath,
+    /// PEM file with the private key.
+    pub key_file: FilePath,
+    #[schemars(skip)]
+    #[expect(missing_docs, reason = "refused where it stands")]
+    pub key_credential: Option<Later>,
+    #[schemars(skip)]
+    #[expect(missing_docs, reason = "refused where it stands")]
+    pub sign_rate: Option<Later>,
+}
+
+/// A listener: `unix` or `tcp`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// The path of a Unix socket.
+    pub unix: Option<FilePath>,
+    /// Its permission bits.
+    pub mode: Option<FileMode>,
+    /// Its group.
+    pub group: Option<User>,
+    /// The users that may call.
+    pub callers: Option<Vec<User>>,
+    /// An address and port.
+    pub tcp: Option<Address>,
+    /// Files with tokens, one of which a caller must present.
+    pub token_files: Option<Vec<FilePath>>,
+    /// Lets every local user in.
+    #[serde(default)]
+    pub open_to_every_local_user: bool,
+    /// Allows an address that is not loopback.
+    #[serde(default)]
+    pub unsafe_listen: bool,
+}
+
+/// An allowed method and path.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The name in records.
+    pub name: Name,
+    /// The exact method.
+    pub method: RouteMethod,
+    /// The exact path; `{id}` stands for one segment.
+    pub path: RoutePath,
+    /// Whether a query may follow.
+    #[serde(default)]
+    pub query: bool,
+    /// Pooled or fresh.
+    pub connection: Option<RouteConnection>,
+    #[schemars(skip)]
+    #[expect(missing_docs, reason = "refused where it stands; the same below")]
+    pub idempotency: Option<Later>,
+    #[schemars(skip)]
+    #[expect(missing_docs, reason = "see idempotency")]
+    pub subject: Option<Later>,
+    #[schemars(skip)]
+    #[expect(missing_docs, reason = "see idempotency")]
+    pub definitive: Option<Later>,
+    #[schemars(skip)]
+    #[expect(missing_docs, reason = "see idempotency")]
+    pub refused: Option<Later>,
+    #[schemars(skip)]
+    #[expect(missing_docs, reason = "see idempotency")]
+    pub answer_types: Option<Later>,
+}
+
+/// Which connection a route uses.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteConnection {
+    /// A kept-alive one where there is one.
+    Pooled,
+    /// A new one for each request.
+    Fresh,
+}
+
+/// Further headers.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Headers {
+    /// More request headers that pass.
+    #[serde(default)]
+    pub pass: Vec<Header>,
+    /// Headers that are added, their values read from files.
+    #[serde(default)]
+    pub set_files: Vec<SetFile>,
+}
+
+/// A header whose value is secret.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetFile {
+    /// Its name.
+    pub name: Header,
+    /// The file that holds its value.
+    pub file: FilePath,
+}
+
+/// A deadline for every phase.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// From a head's first byte to its last.
+    pub head: Option<Span>,
+    /// For the caller's body.
+    pub body: Option<Span>,
+    /// Waiting for a place, connecting, shaking hands.
+    pub connect: Option<Span>,
+    /// From the request's first byte to the answer's last.
+    pub response: Option<Span>,
+    /// For the whole request.
+    pub total: Option<Span>,
+    /// A kept-alive caller's silence.
+    pub idle: Option<Span>,
+    #[schemars(skip)]
+    #[expect(missing_docs, reason = "refused where it stands")]
+    pub settle: Option<Later>,
+}
+
+/// A bound for everything that grows.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// A request's head.
+    pub head: Option<Size>,
+    /// A request's header lines.
+    pub headers: Option<u32>,
+    /// A request's body.
+    pub request_body: Option<Size>,
+    /// An answer's body.
+    pub response_body: Option<Size>,
+    /// Requests at the bank at a time.
+    pub concurrency: Option<u32>,
+    /// Requests that wait for one of those places.
+    pub queue: Option<u32>,
+    /// Open connections of callers.
+    pub connections: Option<u32>,
+    /// What is read away of an unread request.
+    pub linger: Option<Size>,
+}
+
+/// Kept connections.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// An idle connection older than this is closed.
+    pub idle_timeout: Option<Span>,
+    /// A connection older than this is not used again.
+    pub max_age: Option<Span>,
+    /// How many idle connections are kept.
+    pub max_idle: Option<u32>,
+}
+
+/// When to stop dialling.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Breaker {
+    /// Failed connects in a row.
+    pub failures: Option<u32>,
+    /// How long requests then fail at once.
+    pub cooldown: Option<Span>,
+}
+
+/// Name look-ups.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// How often a name is looked up again.
+    pub refresh: Option<Span>,
+    /// How long the last good answer serves.
+    pub stale: Option<Span>,
+    /// Fixed addresses instead.
+    #[serde(default)]
+    pub addresses: Vec<Ip>,
+}
+
+/// The administrator's listeners.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// The path of the admin socket.
+    pub unix: Option<FilePath>,
+    /// Its permission bits.
+    pub mode: Option<FileMode>,
+    /// Its group.
+    pub group: Option<User>,
+    /// Who may change things.
+    pub operators: Option<Vec<User>>,
+    /// Health and status over HTTP, loopback only.
+    pub tcp: Option<Address>,
+}
+
+/// The log.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// JSON lines, or text for people.
+    pub format: Option<LogFormat>,
+    /// The lowest level that is written.
+    pub level: Option<Level>,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    Pretty,
+}
+
+/// Threads that may block.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Threads {
+    /// TLS handshakes at a time.
+    pub handshakes: Option<u32>,
+}
+
+/// Shutdown.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long running requests may take after SIGTERM.
+    pub drain: Option<Span>,
+}
+
+/// How the process is confined.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hardening {
+    /// Not in this version.
+    Required,
+    /// Not in this version.
+    BestEffort,
+    /// Nothing is confined.
+    Disabled,
+}

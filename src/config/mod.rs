@@ -6,6 +6,7 @@
 pub mod check;
 pub mod error;
 pub mod file;
+pub mod scalar;
 pub mod schema;
 
 use std::net::{IpAddr, SocketAddr};

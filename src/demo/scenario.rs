@@ -87,7 +87,7 @@ pub(super) fn play(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Resu
     let answer = post(&socket, "/installment/refund", &[], &refund);
     step(out, "refund of a part", expect_member(answer, "refund_id"))?;
 
-    let answer = send(&socket, "POST", "/installment/delete", &[], "");
+    let answer = send(&socket, "POST", "/installment/s1/delete", &[], "");
     step(
         out,
         "a path that is no route",

@@ -3,5 +3,6 @@
 pub mod client;
 pub mod identity;
 pub mod key;
+pub mod pem;
 pub mod secretfile;
 pub mod trust;

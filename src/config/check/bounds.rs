@@ -1,0 +1,211 @@
+//! Deadlines and bounds: their defaults, each with its reason, and how far they may be turned.
+
+use std::time::Duration;
+
+use super::Checker;
+use crate::config::scalar::{Size, Span};
+use crate::config::{Breaker, Dns, Limits, Pool, Timeouts, file};
+
+/// A count's default and range.
+#[derive(Clone, Copy)]
+pub(super) struct Count {
+    pub(super) default: u32,
+    pub(super) min: u32,
+    pub(super) max: u32,
+}
+
+/// A size's default and range, in bytes.
+#[derive(Clone, Copy)]
+struct Bytes {
+    default: u64,
+    min: u64,
+    max: u64,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// Each holds a thread while it signs; a shop's peak is a handful.
+pub(super) const HANDSHAKES: Count = Count {
+    default: 16,
+    min: 1,
+    max: 256,
+};
+/// As long as the longest request may take (`timeouts.total`).
+pub(super) const DRAIN: Duration = Duration::from_secs(30);
+
+/// PHP's heads are under 1 KiB; nginx's default is 8 KiB. Above 48 KiB hyper's own limits would answer first.
+const HEAD: Bytes = Bytes {
+    default: 16 * KIB,
+    min: KIB,
+    max: 48 * KIB,
+};
+/// cURL sends about ten; hyper's own limit is 100.
+const HEADERS: Count = Count {
+    default: 64,
+    min: 8,
+    max: 100,
+};
+/// A basket of hundreds of positions is some 50 KiB.
+const REQUEST_BODY: Bytes = Bytes {
+    default: 256 * KIB,
+    min: KIB,
+    max: 64 * MIB,
+};
+/// A bank's answers are a few KiB; they are held whole in memory.
+const RESPONSE_BODY: Bytes = Bytes {
+    default: MIB,
+    min: KIB,
+    max: 64 * MIB,
+};
+/// More than PHP-FPM's usual pool sends at a time.
+const CONCURRENCY: Count = Count {
+    default: 32,
+    min: 1,
+    max: 4096,
+};
+/// Eight rounds of the above: a longer queue would only wait for its time-out.
+const QUEUE: Count = Count {
+    default: 256,
+    min: 1,
+    max: 65_536,
+};
+/// Far above a pool's size, far below the usual limit of descriptors.
+const CONNECTIONS: Count = Count {
+    default: 1024,
+    min: 1,
+    max: 65_536,
+};
+/// A refused 1 MiB upload still reads its 413.
+const LINGER: Bytes = Bytes {
+    default: MIB,
+    min: KIB,
+    max: 64 * MIB,
+};
+/// The article's way of counting: three in a row are no accident.
+const FAILURES: Count = Count {
+    default: 3,
+    min: 1,
+    max: 1000,
+};
+
+impl Checker {
+    pub(super) fn timeouts(&mut self, at: &str, raw: file::Timeouts) -> Timeouts {
+        let or = |span: Option<Span>, seconds| {
+            span.map_or_else(|| Duration::from_secs(seconds), |span| span.0)
+        };
+        let timeouts = Timeouts {
+            head: or(raw.head, 5),
+            body: or(raw.body, 10),
+            connect: or(raw.connect, 5),
+            response: or(raw.response, 25),
+            total: or(raw.total, 30),
+            idle: or(raw.idle, 30),
+        };
+        for (name, part) in [
+            ("head", timeouts.head),
+            ("body", timeouts.body),
+            ("connect", timeouts.connect),
+            ("response", timeouts.response),
+        ] {
+            if part > timeouts.total {
+                self.mistake(
+                    format!("{at}.{name}"),
+                    "is longer than total, and would never be reached",
+                    "raise total (and PHP's own time-out above it), or lower this",
+                );
+            }
+        }
+        timeouts
+    }
+
+    pub(super) fn limits(&mut self, at: &str, raw: file::Limits) -> Limits {
+        Limits {
+            head: self.bytes(&format!("{at}.head"), raw.head, HEAD),
+            headers: self.count(&format!("{at}.headers"), raw.headers, HEADERS),
+            request_body: self.bytes(
+                &format!("{at}.request_body"),
+                raw.request_body,
+                REQUEST_BODY,
+            ),
+            response_body: self.bytes(
+                &format!("{at}.response_body"),
+                raw.response_body,
+                RESPONSE_BODY,
+            ),
+            concurrency: self.count(&format!("{at}.concurrency"), raw.concurrency, CONCURRENCY),
+            queue: self.count(&format!("{at}.queue"), raw.queue, QUEUE),
+            connections: self.count(&format!("{at}.connections"), raw.connections, CONNECTIONS),
+            linger: self.bytes(&format!("{at}.linger"), raw.linger, LINGER),
+        }
+    }
+
+    pub(super) fn pool(&mut self, at: &str, raw: file::Pool, concurrency: usize) -> Pool {
+        let max = u32::try_from(concurrency).unwrap_or(u32::MAX);
+        let range = Count {
+            default: max,
+            min: 1,
+            max: CONCURRENCY.max,
+        };
+        Pool {
+            // Below the 5 s after which the shortest-tempered servers close.
+            idle_timeout: raw
+                .idle_timeout
+                .map_or(Duration::from_secs(4), |span| span.0),
+            max_age: raw.max_age.map_or(Duration::from_secs(600), |span| span.0),
+            max_idle: self.count(&format!("{at}.max_idle"), raw.max_idle, range),
+        }
+    }
+
+    pub(super) fn breaker(&mut self, at: &str, raw: file::Breaker) -> Breaker {
+        let failures = self.count(&format!("{at}.failures"), raw.failures, FAILURES);
+        Breaker {
+            failures: u32::try_from(failures).unwrap_or(u32::MAX),
+            // A worker waits for at most one connect in two seconds.
+            cooldown: raw.cooldown.map_or(Duration::from_secs(2), |span| span.0),
+        }
+    }
+
+    pub(super) fn dns(&mut self, at: &str, raw: file::Dns) -> Dns {
+        let refresh = raw.refresh.map_or(Duration::from_secs(30), |span| span.0);
+        let stale = raw.stale.map_or(Duration::from_secs(3600), |span| span.0);
+        if stale < refresh {
+            self.mistake(
+                format!("{at}.stale"),
+                "is shorter than refresh: every answer would be too old before the next",
+                "raise stale, or lower refresh",
+            );
+        }
+        Dns {
+            refresh,
+            stale,
+            addresses: raw.addresses.into_iter().map(|ip| ip.0).collect(),
+        }
+    }
+
+    pub(super) fn count(&mut self, at: &str, raw: Option<u32>, range: Count) -> usize {
+        let value = raw.unwrap_or(range.default);
+        if !(range.min..=range.max).contains(&value) {
+            let message = format!("expected a number from {} to {}", range.min, range.max);
+            self.mistake(at, message, format!("the default is {}", range.default));
+        }
+        usize::try_from(value).unwrap_or(usize::MAX)
+    }
+
+    fn bytes(&mut self, at: &str, raw: Option<Size>, range: Bytes) -> usize {
+        let value = raw.map_or(range.default, |size| size.0);
+        if !(range.min..=range.max).contains(&value) {
+            let message = format!(
+                "expected a size from {}KiB to {}KiB",
+                range.min / KIB,
+                range.max / KIB
+            );
+            self.mistake(
+                at,
+                message,
+                format!("the default is {}KiB", range.default / KIB),
+            );
+        }
+        usize::try_from(value).unwrap_or(usize::MAX)
+    }
+}

@@ -1,0 +1,141 @@
+//! Listeners: what they bind, and what they ask of their callers. None asks nothing by accident.
+
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::Checker;
+use crate::config::scalar::{FileMode, User};
+use crate::config::{Listen, TcpAccess, UnixSocket, file};
+
+/// `sun_path` holds 108 bytes, the last of them NUL (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
+/// For the owner and one group: the web server's.
+const SOCKET_MODE: u32 = 0o660;
+
+impl Checker {
+    pub(super) fn listen(&mut self, at: &str, raw: file::Listen) -> Option<Listen> {
+        match (&raw.unix, &raw.tcp) {
+            (Some(_), None) => self.listen_unix(at, raw),
+            (None, Some(address)) => {
+                let address = address.0;
+                self.listen_tcp(at, raw, address)
+            }
+            _ => {
+                self.mistake(
+                    at,
+                    "expected either `unix` or `tcp`",
+                    "write one listener for each",
+                );
+                None
+            }
+        }
+    }
+
+    fn listen_unix(&mut self, at: &str, raw: file::Listen) -> Option<Listen> {
+        if raw.token_files.is_some() || raw.open_to_every_local_user || raw.unsafe_listen {
+            self.mistake(
+                at,
+                "token_files, open_to_every_local_user and unsafe_listen belong to `tcp`",
+                "on a Unix socket the kernel says who calls: list them in `callers`",
+            );
+        }
+        let path = raw.unix?;
+        let socket = self.socket(&format!("{at}.unix"), at, &path.0, raw.mode, raw.group);
+        let callers = match raw.callers {
+            Some(users) if !users.is_empty() => self.users(&format!("{at}.callers"), &users),
+            Some(_) | None => {
+                self.mistake(
+                    format!("{at}.callers"),
+                    "expected at least one user: nobody could call",
+                    "list the users that PHP runs as, for example [www-data]",
+                );
+                Vec::new()
+            }
+        };
+        Some(Listen::Unix { socket, callers })
+    }
+
+    fn listen_tcp(&mut self, at: &str, raw: file::Listen, addr: SocketAddr) -> Option<Listen> {
+        if raw.callers.is_some() {
+            self.mistake(
+                format!("{at}.callers"),
+                "not in this version on TCP: it is not enforced yet",
+                "use token_files, or a Unix socket with callers",
+            );
+        }
+        if raw.mode.is_some() || raw.group.is_some() {
+            self.mistake(at, "mode and group belong to `unix`", "remove them");
+        }
+        self.taken(&format!("{at}.tcp"), addr);
+        if !addr.ip().is_loopback() && !raw.unsafe_listen {
+            self.mistake(
+                format!("{at}.tcp"),
+                "is not a loopback address: the network could use the shop's bank identity",
+                "use 127.0.0.1 or [::1]; `unsafe_listen: true` overrides this",
+            );
+        }
+        let access = match (raw.token_files, raw.open_to_every_local_user) {
+            (Some(files), false) if !files.is_empty() => {
+                TcpAccess::TokenFiles(files.iter().map(|file| self.resolve(&file.0)).collect())
+            }
+            (None, true) => TcpAccess::OpenToEveryLocalUser,
+            (Some(_), true) => {
+                self.mistake(
+                    at,
+                    "token_files and open_to_every_local_user contradict each other",
+                    "keep one",
+                );
+                return None;
+            }
+            (Some(_) | None, false) => {
+                self.mistake(
+                    at,
+                    "expected token_files: every local user could call",
+                    "name a file with a token; `open_to_every_local_user: true` overrides this",
+                );
+                return None;
+            }
+        };
+        Some(Listen::Tcp { addr, access })
+    }
+
+    /// A socket file; `owner` is the key path that `group` stands under.
+    pub(super) fn socket(
+        &mut self,
+        at: &str,
+        owner: &str,
+        path: &Path,
+        mode: Option<FileMode>,
+        group: Option<User>,
+    ) -> UnixSocket {
+        let path = self.resolve(path);
+        if path.as_os_str().as_bytes().len() > SOCKET_PATH_MAX {
+            self.mistake(
+                at,
+                format!("the path of a Unix socket has at most {SOCKET_PATH_MAX} bytes"),
+                "use a shorter one, for example below /run/priorgate",
+            );
+        }
+        if !self.sockets.insert(format!("unix {}", path.display())) {
+            self.mistake(at, "another listener has this path", "choose another");
+        }
+        let gid = group.and_then(|group| self.group(&format!("{owner}.group"), &group));
+        UnixSocket {
+            path,
+            mode: mode.map_or(SOCKET_MODE, |mode| mode.0),
+            gid,
+        }
+    }
+
+    /// Port 0 is never taken: the kernel gives each listener its own.
+    pub(super) fn taken(&mut self, at: &str, addr: SocketAddr) {
+        if addr.port() != 0 && !self.sockets.insert(format!("tcp {addr}")) {
+            self.mistake(
+                at,
+                "another listener has this address and port",
+                "choose another port",
+            );
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! From the YAML to checked types: defaults, resolution of names and paths, and every rule between keys.
+//!
+//! A mistake inside a value is found while the YAML is read, and reading ends there. Everything else is collected, so
+//! that one run tells all of it.
+
+mod bank;
+mod bounds;
+mod listen;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::error::Mistake;
+use super::scalar::User;
+use super::{Admin, AdminUnix, Config, ConfigError, Log, LogFormat, Shutdown, Threads, file};
+
+/// A configuration larger than this is a mistake, not a configuration.
+const FILE_MAX: u64 = 1 << 20;
+
+/// What every check is handed: where relative paths start, what was found so far, which sockets are taken.
+struct Checker {
+    dir: PathBuf,
+    mistakes: Vec<Mistake>,
+    sockets: HashSet<String>,
+}
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// See [`Config::load`].
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let failed = |mistakes| ConfigError {
+        file: path.to_owned(),
+        mistakes,
+    };
+    let text = read(path).map_err(|mistake| failed(vec![mistake]))?;
+    let raw: file::File =
+        serde_yaml::from_str(&text).map_err(|error| failed(vec![parse_mistake(&error, &text)]))?;
+    // Resolved once: a later change of the working directory must not move what is relative.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let dir = path.parent().map(Path::to_owned).unwrap_or_default();
+    let mut checker = Checker {
+        dir,
+        mistakes: Vec::new(),
+        sockets: HashSet::new(),
+    };
+    let config = checker.config(path.clone(), raw);
+    if checker.mistakes.is_empty() {
+        Ok(config)
+    } else {
+        Err(ConfigError {
+            file: path,
+            mistakes: checker.mistakes,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<String, Mistake> {
+    let whole = |message: String, help: &str| Mistake::at("", message, help);
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| {
+        let directory = file.metadata()?.is_dir();
+        if directory {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        file.take(FILE_MAX + 1).read_to_end(&mut bytes)
+    });
+    if let Err(error) = read {
+        let help = match error.kind() {
+            io::ErrorKind::NotFound => {
+                "create it (config.yaml.example is a start), or name another with --config"
+            }
+            io::ErrorKind::PermissionDenied => "let this user read it, or run as the user that may",
+            _ => "name a readable file with --config",
+        };
+        return Err(whole(format!("cannot be read: {error}"), help));
+    }
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(whole(
+            "is larger than 1 MiB".to_owned(),
+            "is this the right file?",
+        ));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| whole("is not UTF-8".to_owned(), "save it as UTF-8 text"))?;
+    if text.trim().is_empty() {
+        return Err(whole(
+            "is empty".to_owned(),
+            "config.yaml.example is a start",
+        ));
+    }
+    Ok(text)
+}
+
+/// The parser's own message, its place and path pulled out of the sentence.
+fn parse_mistake(error: &serde_yaml::Error, text: &str) -> Mistake {
+    let position = error.location().map(|place| (place.line(), place.column()));
+    let mut message = error.to_string();
+    if let Some(at) = message.find(" at line ") {
+        message.truncate(at);
+    }
+    let (path, message) = match message.split_once(": ") {
+        Some((path, rest)) if is_key_path(path) => (path.to_owned(), rest.to_owned()),
+        _ => (String::new(), message),
+    };
+    let help = help_for(&message, text);
+    Mistake {
+        position,
+        path,
+        message,
+        help,
+    }
+}
+
+fn is_key_path(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.[]-".contains(&b))
+}
+
+fn help_for(message: &str, text: &str) -> String {
+    if message == "not in this version" {
+        return "remove it: this version does not enforce it, and says so instead of ignoring it"
+            .to_owned();
+    }
+    if message.starts_with("unknown field") {
+        let mut quoted = message.split('`').skip(1).step_by(2);
+        let unknown = quoted.next().unwrap_or_default();
+        return match quoted
+            .filter(|known| distance(unknown, known) <= 2)
+            .min_by_key(|known| distance(unknown, known))
+        {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => "remove it, or look it up in config.yaml.example".to_owned(),
+        };
+    }
+    if message.starts_with("missing field") {
+        return "add it; config.yaml.example shows how".to_owned();
+    }
+    if message.starts_with("duplicate") {
+        return "keep one of them".to_owned();
+    }
+    if text.contains('\t') && message.contains("token") {
+        return "indent with spaces: YAML takes no tabs".to_owned();
+    }
+    "config.yaml.example shows the form of every key".to_owned()
+}
+
+/// Levenshtein's distance, for names of keys.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut last = i;
+        let mut left = i.saturating_add(1);
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
+            let replace = last.saturating_add(usize::from(from != *to));
+            last = *cell;
+            left = replace
+                .min(left.saturating_add(1))
+                .min(cell.saturating_add(1));
+            *cell = left;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+impl Checker {
+    fn mistake(
+        &mut self,
+        path: impl Into<String>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.mistakes.push(Mistake::at(path, message, help));
+    }
+
+    /// A path of the file, relative to the file's directory.
+    fn resolve(&self, path: &Path) -> PathBuf {
+        self.dir.join(path)
+    }
+
+    fn config(&mut self, path: PathBuf, raw: file::File) -> Config {
+        if let Some(file::Hardening::Required | file::Hardening::BestEffort) = raw.hardening {
+            self.mistake(
+                "hardening",
+                "not in this version: nothing is confined yet",
+                "write `hardening: disabled`, or leave it out",
+            );
+        }
+        if raw.banks.is_empty() {
+            self.mistake(
+                "banks",
+                "expected at least one bank",
+                "add one; config.yaml.example shows how",
+            );
+        }
+        let mut names = HashSet::new();
+        let banks = raw
+            .banks
+            .into_iter()
+            .enumerate()
+            .map(|(index, bank)| {
+                let at = format!("banks[{index}]");
+                if !names.insert(bank.name.0.clone()) {
+                    let name = &bank.name.0;
+                    self.mistake(
+                        format!("{at}.name"),
+                        format!("`{name}` is another bank's name"),
+                        "choose another",
+                    );
+                }
+                self.bank(&at, bank)
+            })
+            .collect();
+        let admin = self.admin(raw.admin.unwrap_or_default());
+        let log = raw.log.unwrap_or_default();
+        let threads = raw.threads.unwrap_or_default();
+        Config {
+            path,
+            banks,
+            admin,
+            log: Log {
+                format: match log.format {
+                    Some(file::LogFormat::Pretty) => LogFormat::Pretty,
+                    Some(file::LogFormat::Json) | None => LogFormat::Json,
+                },
+                level: log.level.map_or(tracing::Level::INFO, |level| level.0),
+            },
+            threads: Threads {
+                handshakes: self.count(
+                    "threads.handshakes",
+                    threads.handshakes,
+                    bounds::HANDSHAKES,
+                ),
+            },
+            shutdown: Shutdown {
+                drain: raw
+                    .shutdown
+                    .and_then(|shutdown| shutdown.drain)
+                    .map_or(bounds::DRAIN, |span| span.0),
+            },
+        }
+    }
+
+    fn admin(&mut self, raw: file::Admin) -> Admin {
+        let unix = match raw.unix {
+            Some(path) => {
+                let socket = self.socket("admin.unix", "admin", &path.0, raw.mode, raw.group);
+                // Absent means root alone, as on any other control socket.
+                let operators = match raw.operators {
+                    Some(users) => self.users("admin.operators", &users),
+                    None => vec![0],
+                };
+                Some(AdminUnix { socket, operators })
+            }
+            None => {
+                let orphan = raw.mode.is_some() || raw.group.is_some() || raw.operators.is_some();
+                if orphan {
+                    self.mistake(
+                        "admin",
+                        "mode, group and operators belong to `unix`",
+                        "add `unix: PATH`",
+                    );
+                }
+                None
+            }
+        };
+        let tcp = raw.tcp.map(|address| {
+            self.taken("admin.tcp", address.0);
+            if !address.0.ip().is_loopback() {
+                self.mistake(
+                    "admin.tcp",
+                    "health and status are served on loopback only",
+                    "use 127.0.0.1 or [::1], and a proxy of your own if it must be seen from elsewhere",
+                );
+            }
+            address.0
+        });
+        Admin { unix, tcp }
+    }
+
+    fn users(&mut self, at: &str, users: &[User]) -> Vec<u32> {
+        let resolved = users.iter().enumerate();
+        resolved
+            .filter_map(|(index, user)| self.user(&format!("{at}[{index}]"), user))
+            .collect()
+    }
+
+    fn user(&mut self, at: &str, user: &User) -> Option<u32> {
+        match user {
+            User::Uid(uid) => Some(*uid),
+            User::Name(name) => match nix::unistd::User::from_name(name) {
+                Ok(Some(user)) => Some(user.uid.as_raw()),
+                Ok(None) => {
+                    self.mistake(
+                        at,
+                        format!("no user is named `{name}`"),
+                        "create it, or write a uid",
+                    );
+                    None
+                }
+                Err(error) => {
+                    self.mistake(
+                        at,
+                        format!("`{name}` cannot be looked up: {error}"),
+                        "write a uid",
+                    );
+                    None
+                }
+            },
+        }
+    }
+
+    fn group(&mut self, at: &str, group: &User) -> Option<u32> {
+        match group {
+            User::Uid(gid) => Some(*gid),
+            User::Name(name) => match nix::unistd::Group::from_name(name) {
+                Ok(Some(group)) => Some(group.gid.as_raw()),
+                Ok(None) => {
+                    self.mistake(
+                        at,
+                        format!("no group is named `{name}`"),
+                        "create it, or write a gid",
+                    );
+                    None
+                }
+                Err(error) => {
+                    self.mistake(
+                        at,
+                        format!("`{name}` cannot be looked up: {error}"),
+                        "write a gid",
+                    );
+                    None
+                }
+            },
+        }
+    }
+}

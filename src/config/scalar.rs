@@ -1,0 +1,238 @@
+//! Scalars with a form of their own: parsed while the YAML is read, where the position is exact.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, Visitor};
+
+use crate::policy::route::{Method, PathPattern};
+use crate::policy::units::{parse_duration, parse_size};
+
+/// Declares a scalar that is written as a string: its type, its parser, and what a schema says of it.
+macro_rules! scalar {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $what:literal, $parse:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name(pub $inner);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = deserializer.deserialize_str(Text($what))?;
+                let parse: fn(&str) -> Result<$inner, String> = $parse;
+                parse(&text).map(Self).map_err(de::Error::custom)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "description": $what })
+            }
+        }
+    };
+}
+
+/// Takes a string, and says what was expected where it is something else.
+struct Text(&'static str);
+
+impl Visitor<'_> for Text {
+    type Value = String;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+}
+
+scalar!(
+    /// A duration, never zero.
+    Span(Duration),
+    "a duration such as 250ms, 5s, 10m, 1h or 30d",
+    |text| match parse_duration(text).map_err(|error| error.to_string())? {
+        Duration::ZERO => Err("expected a duration above zero".to_owned()),
+        span => Ok(span),
+    }
+);
+scalar!(
+    /// A size, never zero.
+    Size(u64),
+    "a size such as 512B, 16KiB or 1MiB",
+    |text| match parse_size(text).map_err(|error| error.to_string())? {
+        0 => Err("expected a size above zero".to_owned()),
+        size => Ok(size),
+    }
+);
+scalar!(
+    /// `[a-z0-9_-]{1,32}`: a label in logs and commands.
+    Name(String),
+    "a name of 1 to 32 lower-case letters, digits, `-` and `_`",
+    |text| {
+        let good = (1..=32).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
+        if good {
+            Ok(text.to_owned())
+        } else {
+            Err("expected a name of 1 to 32 lower-case letters, digits, `-` and `_`".to_owned())
+        }
+    }
+);
+scalar!(
+    /// An HTTP method that a route may name.
+    RouteMethod(Method),
+    "an HTTP method: DELETE, GET, PATCH, POST or PUT",
+    |text| Method::parse(text).ok_or_else(|| "expected DELETE, GET, PATCH, POST or PUT, in capitals".to_owned())
+);
+scalar!(
+    /// A route's path.
+    RoutePath(PathPattern),
+    "a path such as /installment/create or /installment/{id}",
+    |text| PathPattern::parse(text).map_err(|error| error.to_string())
+);
+scalar!(
+    /// A file, relative to the configuration file.
+    FilePath(PathBuf),
+    "the path of a file",
+    |text| if text.is_empty() { Err("expected a path, found an empty string".to_owned()) } else { Ok(text.into()) }
+);
+scalar!(
+    /// An address and port.
+    Address(SocketAddr),
+    "an IP address and port such as 127.0.0.1:9180 or [::1]:9180",
+    |text| text.parse().map_err(|_| "expected an IP address and port such as 127.0.0.1:9180".to_owned())
+);
+scalar!(
+    /// An IP address.
+    Ip(IpAddr),
+    "an IP address",
+    |text| text.parse().map_err(|_| "expected an IP address such as 203.0.113.7".to_owned())
+);
+scalar!(
+    /// SHA-256 in hex.
+    Sha256([u8; 32]),
+    "the SHA-256 of a SubjectPublicKeyInfo, 64 hexadecimal digits",
+    parse_sha256
+);
+scalar!(
+    /// Permission bits in octal.
+    FileMode(u32),
+    "permission bits in octal, in quotes, such as \"0660\"",
+    |text| match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        Ok(_) | Err(_) => Err("expected permission bits in octal and in quotes, such as \"0660\"".to_owned()),
+    }
+);
+scalar!(
+    /// A header's name.
+    Header(http::HeaderName),
+    "a header name",
+    |text| http::HeaderName::from_bytes(text.as_bytes()).map_err(|_| "expected a header name".to_owned())
+);
+scalar!(
+    /// A TLS version.
+    Version(super::TlsVersion),
+    "a TLS version in quotes: \"1.3\" or \"1.2\"",
+    |text| match text {
+        "1.2" => Ok(super::TlsVersion::Tls12),
+        "1.3" => Ok(super::TlsVersion::Tls13),
+        _ => Err("expected \"1.3\" or \"1.2\", in quotes".to_owned()),
+    }
+);
+scalar!(
+    /// A log level.
+    Level(tracing::Level),
+    "a log level: error, warn, info, debug or trace",
+    |text| match text {
+        "error" => Ok(tracing::Level::ERROR),
+        "warn" => Ok(tracing::Level::WARN),
+        "info" => Ok(tracing::Level::INFO),
+        "debug" => Ok(tracing::Level::DEBUG),
+        "trace" => Ok(tracing::Level::TRACE),
+        _ => Err("expected error, warn, info, debug or trace".to_owned()),
+    }
+);
+
+fn parse_sha256(text: &str) -> Result<[u8; 32], String> {
+    let wrong = || "expected 64 hexadecimal digits".to_owned();
+    let mut out = [0_u8; 32];
+    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(wrong());
+    }
+    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
+        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+    }
+    Ok(out)
+}
+
+/// A user: a name, or a uid as a number.
+#[derive(Clone, Debug)]
+pub enum User {
+    /// Resolved when the configuration is checked.
+    Name(String),
+    /// As it is.
+    Uid(u32),
+}
+
+impl<'de> Deserialize<'de> for User {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct UserVisitor;
+        impl Visitor<'_> for UserVisitor {
+            type Value = User;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a user name, or a uid")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<User, E> {
+                Ok(text
+                    .parse()
+                    .map_or_else(|_| User::Name(text.to_owned()), User::Uid))
+            }
+
+            fn visit_u64<E: de::Error>(self, uid: u64) -> Result<User, E> {
+                u32::try_from(uid)
+                    .map(User::Uid)
+                    .map_err(|_| E::custom("a uid has 32 bits"))
+            }
+        }
+        deserializer.deserialize_any(UserVisitor)
+    }
+}
+
+impl JsonSchema for User {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "User".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer"], "description": "a user name, or a uid" })
+    }
+}
+
+/// A key of a later version: refused wherever it stands, because a control that is accepted and not enforced is a lie.
+#[derive(Clone, Debug)]
+pub enum Later {}
+
+impl<'de> Deserialize<'de> for Later {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(IgnoredAny)?;
+        Err(de::Error::custom("not in this version"))
+    }
+}
