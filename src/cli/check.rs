@@ -107,6 +107,7 @@ impl Report {
         for header in &bank.headers.set_files {
             self.secret(
                 &bank.name,
+                "headers.set_files",
                 &header.file,
                 secretfile::header_value(&header.file).err(),
             );
@@ -118,7 +119,12 @@ impl Report {
                     ..
                 } => {
                     for file in files {
-                        self.secret(&bank.name, file, secretfile::token(file).err());
+                        self.secret(
+                            &bank.name,
+                            "token_files",
+                            file,
+                            secretfile::token(file).err(),
+                        );
                     }
                 }
                 Listen::Tcp {
@@ -143,7 +149,7 @@ impl Report {
     }
 
     fn trust(&mut self, bank: &str, tls: &Tls) {
-        let subject = format!("{bank}: {}", tls.ca_file.display());
+        let subject = format!("{bank}: trust.ca_file");
         match Trust::load(&tls.ca_file) {
             Ok(trust) => {
                 for facts in &trust.certificates {
@@ -158,8 +164,8 @@ impl Report {
     }
 
     fn identity(&mut self, bank: &str, tls: &Tls) {
-        let cert = format!("{bank}: {}", tls.cert_file.display());
-        let key = format!("{bank}: {}", tls.key_file.display());
+        let cert = format!("{bank}: identity.cert_file");
+        let key = format!("{bank}: identity.key_file");
         let leaf = pem::certificates(&tls.cert_file)
             .map_err(IdentityError::from)
             .and_then(|chain| identity::leaf(&tls.cert_file, &chain));
@@ -184,11 +190,15 @@ impl Report {
         }
     }
 
-    fn secret(&mut self, bank: &str, file: &Path, error: Option<SecretFileError>) {
-        let subject = format!("{bank}: {}", file.display());
+    fn secret(&mut self, bank: &str, key: &str, file: &Path, error: Option<SecretFileError>) {
+        let subject = format!("{bank}: {key}");
         self.mode(&subject, file);
         match error {
-            None => self.add(Level::Ok, subject, "well-formed"),
+            None => self.add(
+                Level::Ok,
+                subject,
+                format!("{}: well-formed", file.display()),
+            ),
             Some(error) if error.is_permission_denied() => {
                 self.add(Level::NotChecked, subject, "this user may not read it");
             }
@@ -204,11 +214,16 @@ impl Report {
         };
         let mode = metadata.mode() & 0o777;
         if mode & 0o004 != 0 {
-            let message = format!("every local user can read it (mode {mode:04o}); chmod o-rwx it");
+            let message = format!(
+                "{}: every local user can read it (mode {mode:04o}); chmod o-rwx it",
+                file.display()
+            );
             self.add(Level::Problem, subject, message);
         } else if mode & 0o022 != 0 {
-            let message =
-                format!("others than its owner can write it (mode {mode:04o}); chmod go-w it");
+            let message = format!(
+                "{}: others than its owner can write it (mode {mode:04o}); chmod go-w it",
+                file.display()
+            );
             self.add(Level::Problem, subject, message);
         }
     }

@@ -1,12 +1,13 @@
 //! Scalars with a form of their own: parsed while the YAML is read, where the position is exact.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, Visitor};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::policy::route::{Method, PathPattern};
 use crate::policy::units::{parse_duration, parse_size};
@@ -20,9 +21,7 @@ macro_rules! scalar {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = deserializer.deserialize_str(Text($what))?;
-                let parse: fn(&str) -> Result<$inner, String> = $parse;
-                parse(&text).map(Self).map_err(de::Error::custom)
+                deserializer.deserialize_str(Text { what: $what, parse: $parse }).map(Self)
             }
         }
 
@@ -42,18 +41,21 @@ macro_rules! scalar {
     };
 }
 
-/// Takes a string, and says what was expected where it is something else.
-struct Text(&'static str);
+/// Takes a string and parses it while the reader still knows its place; says what was expected where it is none.
+struct Text<T> {
+    what: &'static str,
+    parse: fn(&str) -> Result<T, String>,
+}
 
-impl Visitor<'_> for Text {
-    type Value = String;
+impl<T> Visitor<'_> for Text<T> {
+    type Value = T;
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
-        Ok(text.to_owned())
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.parse)(text).map_err(E::custom)
     }
 }
 
@@ -192,7 +194,7 @@ impl<'de> Deserialize<'de> for User {
         impl Visitor<'_> for UserVisitor {
             type Value = User;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a user name, or a uid")
             }
 
@@ -232,7 +234,55 @@ pub enum Later {}
 
 impl<'de> Deserialize<'de> for Later {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(IgnoredAny)?;
-        Err(de::Error::custom("not in this version"))
+        deserializer.deserialize_any(NotYet)
+    }
+}
+
+/// Refuses whatever it is, at its place.
+struct NotYet;
+
+impl NotYet {
+    fn refuse<E: de::Error>() -> Result<Later, E> {
+        Err(E::custom("not in this version"))
+    }
+}
+
+impl<'de> Visitor<'de> for NotYet {
+    type Value = Later;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing")
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Later, E> {
+        Self::refuse()
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Later, E> {
+        Self::refuse()
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Later, E> {
+        Self::refuse()
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Later, E> {
+        Self::refuse()
+    }
+
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Later, E> {
+        Self::refuse()
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Later, E> {
+        Self::refuse()
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Later, A::Error> {
+        Self::refuse()
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Later, A::Error> {
+        Self::refuse()
     }
 }

@@ -2,6 +2,8 @@
 
 // `cfg(test)` tells clippy that these are tests, helpers included.
 #[cfg(test)]
+mod config_golden;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod layers;

@@ -99,11 +99,19 @@ impl Checker {
             .authority()
             .map(http::uri::Authority::as_str)
             .unwrap_or_default();
-        if !bare || authority.contains('@') || url.contains('#') {
+        if authority.contains('@') {
+            self.mistake(
+                at,
+                "holds a user or a password, which would end in logs and process lists",
+                "put the value of an Authorization header into a file: headers.set_files",
+            );
+            return (nowhere, plain);
+        }
+        if !bare || url.contains('#') {
             self.mistake(
                 at,
                 expected,
-                "no path, query, fragment or user: paths belong to routes",
+                "no path, query or fragment: paths belong to routes",
             );
             return (nowhere, plain);
         }

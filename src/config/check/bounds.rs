@@ -141,9 +141,12 @@ impl Checker {
     }
 
     pub(super) fn pool(&mut self, at: &str, raw: file::Pool, concurrency: usize) -> Pool {
-        let max = u32::try_from(concurrency).unwrap_or(u32::MAX);
+        // Bounded, so that a mistaken concurrency is reported once.
+        let default = u32::try_from(concurrency)
+            .unwrap_or(u32::MAX)
+            .clamp(1, CONCURRENCY.max);
         let range = Count {
-            default: max,
+            default,
             min: 1,
             max: CONCURRENCY.max,
         };
