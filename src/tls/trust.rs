@@ -7,6 +7,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
+use x509_cert::certificate::Version;
 use x509_cert::der::{self, Decode, Encode};
 use x509_cert::ext::pkix::BasicConstraints;
 
@@ -95,7 +96,7 @@ fn is_ca(der: &CertificateDer<'_>) -> Result<bool, TrustError> {
         .map_err(TrustError::Malformed)?;
     Ok(match constraints {
         Some((_, constraints)) => constraints.ca,
-        None => tbs.extensions().is_none(),
+        None => tbs.version() == Version::V1,
     })
 }
 

@@ -7,3 +7,7 @@ mod config_golden;
 mod documents;
 #[cfg(test)]
 mod layers;
+#[cfg(test)]
+mod outcome_table;
+#[cfg(test)]
+mod support;

@@ -91,32 +91,29 @@ const FAILURES: Count = Count {
 
 impl Checker {
     pub(super) fn timeouts(&mut self, at: &str, raw: file::Timeouts) -> Timeouts {
-        let or = |span: Option<Span>, seconds| {
-            span.map_or_else(|| Duration::from_secs(seconds), |span| span.0)
-        };
-        let timeouts = Timeouts {
-            head: or(raw.head, 5),
-            body: or(raw.body, 10),
-            connect: or(raw.connect, 5),
-            response: or(raw.response, 25),
-            total: or(raw.total, 30),
-            idle: or(raw.idle, 30),
-        };
-        for (name, part) in [
-            ("head", timeouts.head),
-            ("body", timeouts.body),
-            ("connect", timeouts.connect),
-            ("response", timeouts.response),
-        ] {
-            if part > timeouts.total {
-                self.mistake(
-                    format!("{at}.{name}"),
-                    "is longer than total, and would never be reached",
-                    "raise total (and PHP's own time-out above it), or lower this",
-                );
+        let seconds = Duration::from_secs;
+        let total = raw.total.map_or_else(|| seconds(30), |span| span.0);
+        let mut part = |name: &str, raw: Option<Span>, default: Duration| match raw {
+            None => default.min(total),
+            Some(Span(span)) => {
+                if span > total {
+                    self.mistake(
+                        format!("{at}.{name}"),
+                        "is longer than total, and would never be reached",
+                        "raise total (and PHP's own time-out above it), or lower this",
+                    );
+                }
+                span
             }
+        };
+        Timeouts {
+            head: part("head", raw.head, seconds(5)),
+            body: part("body", raw.body, seconds(10)),
+            connect: part("connect", raw.connect, seconds(5)),
+            response: part("response", raw.response, seconds(25)),
+            idle: raw.idle.map_or_else(|| seconds(30), |span| span.0),
+            total,
         }
-        timeouts
     }
 
     pub(super) fn limits(&mut self, at: &str, raw: file::Limits) -> Limits {

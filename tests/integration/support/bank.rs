@@ -1,0 +1,283 @@
+//! A TLS server that does what a scenario says, however wrong, and counts what it received.
+//!
+//! Blocking threads and rustls' server half: it shares no code with the path that it tests.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+
+use super::PATIENCE;
+use super::pki::{Ca, Issued};
+
+/// Whom the bank asks for a certificate.
+pub enum Demand<'a> {
+    /// A certificate of this CA.
+    Of(&'a Ca),
+    /// None at all.
+    Nothing,
+}
+
+/// Which TLS the bank speaks.
+#[derive(Clone, Copy)]
+pub enum Speaks {
+    Tls12,
+    Tls13,
+}
+
+/// A running bank.
+pub struct Bank {
+    port: u16,
+    seen: Arc<Seen>,
+}
+
+/// What it received.
+#[derive(Default)]
+pub struct Seen {
+    connections: AtomicUsize,
+    handshakes: AtomicUsize,
+    requests: Mutex<Vec<Request>>,
+    clients: Mutex<Vec<CertificateDer<'static>>>,
+    ended: AtomicBool,
+}
+
+/// A request as it arrived. `body` is shorter than announced when the connection ended.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+/// A connection after its handshake.
+pub struct Session {
+    stream: StreamOwned<ServerConnection, TcpStream>,
+    seen: Arc<Seen>,
+    /// 0 for the first connection of this bank.
+    pub index: usize,
+}
+
+impl Bank {
+    /// A bank with a server certificate, whose sessions are handled by `handle`.
+    pub fn start(
+        server: &Issued,
+        demand: &Demand<'_>,
+        speaks: Speaks,
+        handle: impl Fn(Session) + Send + Sync + 'static,
+    ) -> Self {
+        let config = Arc::new(config(server, demand, speaks));
+        Self::raw(move |socket, index, seen| {
+            let Ok(session) = shake_hands(socket, Arc::clone(&config), index, seen) else {
+                return;
+            };
+            handle(session);
+        })
+    }
+
+    /// A bank that never gets as far as TLS.
+    pub fn raw(handle: impl Fn(TcpStream, usize, Arc<Seen>) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Arc::new(Seen::default());
+        let handle = Arc::new(handle);
+        let counted = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for socket in listener.incoming().map_while(Result::ok) {
+                if counted.ended.load(Ordering::SeqCst) {
+                    return;
+                }
+                let index = counted.connections.fetch_add(1, Ordering::SeqCst);
+                let (handle, seen) = (Arc::clone(&handle), Arc::clone(&counted));
+                std::thread::spawn(move || handle(socket, index, seen));
+            }
+        });
+        Self { port, seen }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn connections(&self) -> usize {
+        self.seen.connections.load(Ordering::SeqCst)
+    }
+
+    pub fn handshakes(&self) -> usize {
+        self.seen.handshakes.load(Ordering::SeqCst)
+    }
+
+    /// Every request whose head arrived.
+    pub fn requests(&self) -> Vec<Request> {
+        self.seen.requests.lock().unwrap().clone()
+    }
+
+    /// Distinct client certificates, in the order of their first handshake.
+    pub fn clients(&self) -> Vec<CertificateDer<'static>> {
+        let mut distinct = Vec::new();
+        for client in self.seen.clients.lock().unwrap().iter() {
+            if !distinct.contains(client) {
+                distinct.push(client.clone());
+            }
+        }
+        distinct
+    }
+}
+
+impl Drop for Bank {
+    fn drop(&mut self) {
+        self.seen.ended.store(true, Ordering::SeqCst);
+        // Wakes the accept loop, which then sees its end.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+fn config(server: &Issued, demand: &Demand<'_>, speaks: Speaks) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let version = match speaks {
+        Speaks::Tls12 => &rustls::version::TLS12,
+        Speaks::Tls13 => &rustls::version::TLS13,
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[version])
+        .unwrap();
+    let builder = match demand {
+        Demand::Nothing => builder.with_no_client_auth(),
+        Demand::Of(ca) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(ca.der()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    builder
+        .with_single_cert(vec![server.der()], server.key_der())
+        .unwrap()
+}
+
+fn shake_hands(
+    mut socket: TcpStream,
+    config: Arc<ServerConfig>,
+    index: usize,
+    seen: Arc<Seen>,
+) -> io::Result<Session> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut tls = ServerConnection::new(config).map_err(io::Error::other)?;
+    while tls.is_handshaking() {
+        if let Err(error) = tls.complete_io(&mut socket) {
+            // The alert, if there is one to send; then the socket is dropped, as a real server would.
+            while tls.wants_write() && tls.write_tls(&mut socket).is_ok() {}
+            return Err(error);
+        }
+    }
+    seen.handshakes.fetch_add(1, Ordering::SeqCst);
+    if let Some(client) = tls.peer_certificates().and_then(|chain| chain.first()) {
+        seen.clients
+            .lock()
+            .unwrap()
+            .push(client.clone().into_owned());
+    }
+    Ok(Session {
+        stream: StreamOwned::new(tls, socket),
+        seen,
+        index,
+    })
+}
+
+impl Session {
+    /// Reads a request's head, and counts it. `None` at the end of the connection.
+    pub fn head(&mut self) -> Option<String> {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            match self.stream.read(&mut byte) {
+                Ok(1) => head.push(byte[0]),
+                Ok(_) | Err(_) => return None,
+            }
+        }
+        let head = String::from_utf8(head).unwrap();
+        let request = Request {
+            head: head.clone(),
+            body: Vec::new(),
+        };
+        self.seen.requests.lock().unwrap().push(request);
+        Some(head)
+    }
+
+    /// Reads a whole request.
+    pub fn request(&mut self) -> Option<Request> {
+        let head = self.head()?;
+        let length = head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+            .map_or(0, |(_, length)| length.trim().parse().unwrap());
+        let body = self.bytes(length);
+        let request = Request { head, body };
+        let mut requests = self.seen.requests.lock().unwrap();
+        *requests.last_mut().unwrap() = request.clone();
+        Some(request)
+    }
+
+    /// Reads up to `count` bytes, fewer at the end of the connection.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut body = vec![0; count];
+        let mut filled = 0;
+        while filled < count {
+            match self.stream.read(&mut body[filled..]) {
+                Ok(0) | Err(_) => break,
+                Ok(n) => filled += n,
+            }
+        }
+        body.truncate(filled);
+        body
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) {
+        // A gate that has given up reads no more; that is its right.
+        let _ = self
+            .stream
+            .write_all(bytes)
+            .and_then(|()| self.stream.flush());
+    }
+
+    /// Answers with JSON.
+    pub fn answer(&mut self, status: &str, body: &str) {
+        let length = body.len();
+        self.write(
+            format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+                .as_bytes(),
+        );
+    }
+
+    /// Answers every request of the connection with 200 and the same JSON.
+    pub fn serve(mut self) {
+        while self.request().is_some() {
+            self.answer(
+                "200 OK",
+                r#"{"session_id":"s1","payment_url":"https://pay.example/s1"}"#,
+            );
+        }
+    }
+
+    /// A TLS close and a TCP FIN: the polite end.
+    pub fn close(mut self) {
+        self.stream.conn.send_close_notify();
+        let _ = self.stream.flush();
+    }
+
+    /// A TCP reset: what was written may be lost.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream.sock)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+
+    /// The socket below TLS.
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream.sock
+    }
+}

@@ -1,0 +1,281 @@
+//! The real binary as a child: its directory, its configuration, its addresses, its records.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::client::Target;
+use super::{PATIENCE, eventually, until};
+
+/// A directory with a configuration, before the gate runs.
+pub struct Setup {
+    pub dir: TempDir,
+    bank: String,
+    extra: String,
+    listen: String,
+    routes: String,
+    tail: String,
+}
+
+/// A running gate. Killed when dropped.
+pub struct Gate {
+    pub dir: TempDir,
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Setup {
+    /// A gate for one bank that listens on `port`; `bank-ca.pem`, `client.crt` and `client.key` are put into `dir` by
+    /// the scenario.
+    pub fn new(port: u16) -> Self {
+        let uid = rustix::process::getuid().as_raw();
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            bank: format!(
+                "url: https://localhost:{port}\n    dns: {{addresses: [127.0.0.1]}}\n    trust: {{ca_file: bank-ca.pem, server_name: bank.test}}\n    identity: {{cert_file: client.crt, key_file: client.key}}"
+            ),
+            extra: String::new(),
+            listen: format!(
+                "      - {{unix: gate.sock, callers: [{uid}]}}\n      - {{tcp: \"127.0.0.1:0\", open_to_every_local_user: true}}\n"
+            ),
+            routes: "      - {name: create, method: POST, path: /installment/create}\n      - {name: refund, method: POST, path: /installment/refund, connection: fresh}\n      - {name: status, method: GET, path: \"/installment/{id}\"}\n      - {name: search, method: GET, path: /search, query: true}\n".to_owned(),
+            tail: String::new(),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Replaces the lines on url, trust and identity.
+    pub fn bank(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.bank);
+        self
+    }
+
+    /// More keys of the bank, one a line, such as `timeouts: {…}`.
+    pub fn with(mut self, line: &str) -> Self {
+        self.extra.push_str(&format!("    {line}\n"));
+        self
+    }
+
+    /// Replaces the listeners.
+    pub fn listen(mut self, lines: &[&str]) -> Self {
+        self.listen = lines
+            .iter()
+            .map(|line| format!("      - {line}\n"))
+            .collect();
+        self
+    }
+
+    /// More keys at the top, one a line.
+    pub fn top(mut self, line: &str) -> Self {
+        self.tail.push_str(&format!("{line}\n"));
+        self
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path().join("config.yaml")
+    }
+
+    /// Writes the configuration as it stands.
+    pub fn write(&self) {
+        let uid = rustix::process::getuid().as_raw();
+        let text = format!(
+            "banks:\n  - name: bank\n    {}\n{}    listen:\n{}    routes:\n{}admin: {{unix: admin.sock, operators: [{uid}], tcp: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n{}",
+            self.bank, self.extra, self.listen, self.routes, self.tail
+        );
+        super::pki::replace(&self.config(), &text);
+    }
+
+    /// Writes the configuration and starts the gate.
+    pub fn start(self) -> Gate {
+        self.start_with(|command| command)
+    }
+
+    /// The same with the command adjusted (environment, a wrapper).
+    pub fn start_with(self, adjust: impl FnOnce(Command) -> Command) -> Gate {
+        self.write();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_priorgate"));
+        command.arg("run").arg("--config").arg(self.config());
+        let mut command = adjust(command);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let lines = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                lines.lock().unwrap().push(line);
+            }
+        });
+        let mut gate = Gate {
+            dir: self.dir,
+            child,
+            log,
+        };
+        gate.wait_until_ready();
+        gate
+    }
+}
+
+impl Gate {
+    fn wait_until_ready(&mut self) {
+        let ready = eventually("the gate is ready", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Some(Err(status));
+            }
+            let status = self.try_admin("status")?;
+            (status["result"]["phase"] == "ready").then_some(Ok(()))
+        });
+        if let Err(status) = ready {
+            // The log's thread may still be reading.
+            until("the log has a line", || {
+                !self.log.lock().unwrap().is_empty()
+            });
+            panic!(
+                "the gate ended with {status}: {}",
+                self.log.lock().unwrap().join("\n")
+            );
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path().join("config.yaml")
+    }
+
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// One command on the admin socket.
+    pub fn admin(&self, command: &str) -> Value {
+        self.try_admin(command).expect("the admin socket answers")
+    }
+
+    fn try_admin(&self, command: &str) -> Option<Value> {
+        let mut stream = UnixStream::connect(self.path().join("admin.sock")).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        writeln!(stream, "{}", json!({"command": command})).ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).ok()?;
+        serde_json::from_str(&line).ok()
+    }
+
+    pub fn status(&self) -> Value {
+        self.admin("status")["result"].clone()
+    }
+
+    /// The Unix socket of the standard listeners.
+    pub fn unix(&self) -> Target {
+        Target::Unix(self.path().join("gate.sock"))
+    }
+
+    /// The first TCP listener.
+    pub fn tcp(&self) -> Target {
+        Target::Tcp(self.tcp_addr())
+    }
+
+    pub fn tcp_addr(&self) -> SocketAddr {
+        let status = self.status();
+        let listen = status["banks"][0]["listen"].as_array().unwrap().clone();
+        let found = listen.iter().find_map(|listen| listen["tcp"].as_str());
+        found.unwrap().parse().unwrap()
+    }
+
+    pub fn admin_tcp(&self) -> Target {
+        Target::Tcp(
+            self.status()["admin"]["tcp"]
+                .as_str()
+                .unwrap()
+                .parse()
+                .unwrap(),
+        )
+    }
+
+    /// The records of requests so far.
+    pub fn records(&self) -> Vec<Value> {
+        self.lines(|line| line["target"] == "priorgate::request")
+    }
+
+    /// Waits until there are `count` records, and sees that no more come with them.
+    pub fn expect_records(&self, count: usize) -> Vec<Value> {
+        until("every request has its record", || {
+            self.records().len() >= count
+        });
+        let records = self.records();
+        assert_eq!(records.len(), count, "{records:#?}");
+        records
+    }
+
+    pub fn lines(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let log = self.log.lock().unwrap();
+        let parsed = log
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        parsed.filter(|line| wanted(line)).collect()
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    /// The counts of requests by outcome: answered, not_sent, unknown.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let requests = self.status()["banks"][0]["requests"].clone();
+        let count = |name: &str| requests[name].as_u64().unwrap();
+        (count("answered"), count("not_sent"), count("unknown"))
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the gate ends", || self.child.try_wait().unwrap())
+    }
+
+    /// Runs another command of the program against this gate.
+    pub fn command(&self, args: &[&str]) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_priorgate"))
+            .args(args)
+            .arg("--config")
+            .arg(self.config())
+            .output()
+            .unwrap()
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // Our own child; it may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Files of a directory, for scenarios that look at what is left.
+pub fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,28 @@
+//! What every scenario needs: a PKI made at run time, a scripted bank, the real gate, a raw client.
+
+pub mod bank;
+pub mod client;
+pub mod gate;
+pub mod pki;
+
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes on a loaded machine; a failing scenario ends all the same.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Polls until `found` gives something. Panics with `what` when nothing comes.
+pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < until, "never happened: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Polls until `holds` says so.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    eventually(what, || holds().then_some(()));
+}
