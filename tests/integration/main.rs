@@ -6,6 +6,10 @@ mod config_golden;
 #[cfg(test)]
 mod documents;
 #[cfg(test)]
+mod egress_contract;
+#[cfg(test)]
+mod hangup;
+#[cfg(test)]
 mod layers;
 #[cfg(test)]
 mod outcome_table;

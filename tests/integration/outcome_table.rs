@@ -11,45 +11,12 @@ use serde_json::Value;
 
 use crate::support::bank::{Bank, Demand, Session, Speaks};
 use crate::support::client::Answer;
-use crate::support::gate::{Gate, Setup};
-use crate::support::pki::{Ca, replace};
+use crate::support::gate::Gate;
+use crate::support::pki::Ca;
 use crate::support::until;
+use crate::support::world::World;
 
 const BODY: &[u8] = br#"{"order_ref":"1","amount":"1.00"}"#;
-const SHORT: &str = "timeouts: {connect: 2s, response: 1s, total: 3s}";
-
-/// Who is who in a scenario. `bank.test` is the name that the gate expects.
-struct World {
-    bank_ca: Ca,
-    client_ca: Ca,
-}
-
-impl World {
-    fn new() -> Self {
-        Self {
-            bank_ca: Ca::new("bank ca"),
-            client_ca: Ca::new("client ca"),
-        }
-    }
-
-    /// A bank that is what it should be, but for what its sessions do.
-    fn bank(&self, speaks: Speaks, handle: impl Fn(Session) + Send + Sync + 'static) -> Bank {
-        let server = self.bank_ca.server("bank.test");
-        Bank::start(&server, &Demand::Of(&self.client_ca), speaks, handle)
-    }
-
-    /// The gate's files and configuration towards a port.
-    fn setup(&self, port: u16) -> Setup {
-        let setup = Setup::new(port);
-        replace(&setup.path().join("bank-ca.pem"), &self.bank_ca.pem());
-        self.client_ca.client("shop").write(setup.path(), "client");
-        setup
-    }
-
-    fn gate(&self, port: u16) -> Gate {
-        self.setup(port).with(SHORT).start()
-    }
-}
 
 fn create(gate: &Gate) -> Answer {
     gate.unix().post("/installment/create", "", BODY)
@@ -226,7 +193,7 @@ fn on_tls_1_2_a_refused_certificate_ends_the_handshake_and_nothing_was_sent() {
     let gate = world
         .setup(bank.port())
         .with("tls: {min_version: \"1.2\"}")
-        .with(SHORT)
+        .with(World::SHORT)
         .start();
     assert_problem(&gate, &create(&gate), 502, "identity_refused", "not_sent");
     assert_eq!(bank.requests().len(), 0);
@@ -254,7 +221,7 @@ fn a_server_that_asks_for_no_certificate_is_not_the_bank() {
         let gate = world
             .setup(bank.port())
             .with("tls: {min_version: \"1.2\"}")
-            .with(SHORT)
+            .with(World::SHORT)
             .start();
         assert_problem(&gate, &create(&gate), 502, "bank_untrusted", "not_sent");
         assert_eq!(bank.requests().len(), 0);
@@ -323,7 +290,7 @@ fn a_bank_that_accepts_and_never_reads_is_a_time_out_with_an_unknown_outcome() {
     });
     let gate = world
         .setup(bank.port())
-        .with(SHORT)
+        .with(World::SHORT)
         .with("limits: {request_body: 16MiB}")
         .start();
     let started = Instant::now();
@@ -427,7 +394,7 @@ fn more_than_the_limit_is_no_answer() {
         });
         let gate = world
             .setup(bank.port())
-            .with(SHORT)
+            .with(World::SHORT)
             .with("limits: {response_body: 32KiB}")
             .start();
         assert_problem(&gate, &create(&gate), 502, "bank_reply_invalid", "unknown");

@@ -4,6 +4,7 @@ pub mod bank;
 pub mod client;
 pub mod gate;
 pub mod pki;
+pub mod world;
 
 use std::time::{Duration, Instant};
 
