@@ -2,6 +2,8 @@
 
 // `cfg(test)` tells clippy that these are tests, helpers included.
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod config_golden;
 #[cfg(test)]
 mod documents;
@@ -13,5 +15,7 @@ mod hangup;
 mod layers;
 #[cfg(test)]
 mod outcome_table;
+#[cfg(test)]
+mod reload;
 #[cfg(test)]
 mod support;
