@@ -15,6 +15,9 @@ mod hangup;
 mod layers;
 #[cfg(test)]
 mod outcome_table;
+#[cfg(feature = "sandbox")]
+#[cfg(test)]
+mod php;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]

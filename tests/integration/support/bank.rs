@@ -40,7 +40,6 @@ pub struct Bank {
 #[derive(Default)]
 pub struct Seen {
     connections: AtomicUsize,
-    handshakes: AtomicUsize,
     requests: Mutex<Vec<Request>>,
     clients: Mutex<Vec<CertificateDer<'static>>>,
     ended: AtomicBool,
@@ -106,10 +105,6 @@ impl Bank {
         self.seen.connections.load(Ordering::SeqCst)
     }
 
-    pub fn handshakes(&self) -> usize {
-        self.seen.handshakes.load(Ordering::SeqCst)
-    }
-
     /// Every request whose head arrived.
     pub fn requests(&self) -> Vec<Request> {
         self.seen.requests.lock().unwrap().clone()
@@ -173,7 +168,6 @@ fn shake_hands(
             return Err(error);
         }
     }
-    seen.handshakes.fetch_add(1, Ordering::SeqCst);
     if let Some(client) = tls.peer_certificates().and_then(|chain| chain.first()) {
         seen.clients
             .lock()

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::PATIENCE;
@@ -103,10 +103,6 @@ pub fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 }
 
 impl Caller {
-    pub fn unix(path: &Path) -> Self {
-        Target::Unix(path.to_owned()).connect()
-    }
-
     /// Reads one answer, skipping `100 Continue`. Panics when none comes.
     pub fn answer(&mut self) -> Answer {
         self.try_answer().unwrap()

@@ -4,6 +4,8 @@ pub mod bank;
 pub mod client;
 pub mod gate;
 pub mod pki;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod world;
 
 use std::time::{Duration, Instant};

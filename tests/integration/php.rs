@@ -1,0 +1,181 @@
+//! PHP's real cURL against the real gate and the sandbox bank.
+//!
+//! Without `php` these print `skipped: no php`, unless `CI` is set: there they fail.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::gate::{Gate, Setup};
+use crate::support::pki::replace;
+use crate::support::sandbox::SandboxBank;
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/php")
+        .join(name)
+}
+
+/// Whether there is PHP with cURL.
+fn php_is_here() -> bool {
+    let found = Command::new("php")
+        .args(["-r", "exit(function_exists('curl_init') ? 0 : 1);"])
+        .output();
+    let here = found.is_ok_and(|output| output.status.success());
+    if !here {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI must have php-cli and php-curl"
+        );
+        println!("skipped: no php");
+    }
+    here
+}
+
+fn php(name: &str, args: &[&str]) -> Output {
+    Command::new("php")
+        .arg(script(name))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// A gate in front of a sandbox bank.
+fn gate(bank: &SandboxBank, adjust: impl FnOnce(Setup) -> Setup) -> Gate {
+    let port = bank.port();
+    let setup = Setup::new(port).bank(&format!(
+        "url: https://localhost:{port}\n    dns: {{addresses: [127.0.0.1]}}\n    trust: {{ca_file: bank-ca.pem, server_name: localhost}}\n    identity: {{cert_file: client.crt, key_file: client.key}}"
+    ));
+    bank.write_pki(setup.path());
+    adjust(setup).start()
+}
+
+/// One session was created and 250.00 of it refunded, and the bank knows who asked.
+fn assert_created_and_refunded(bank: &SandboxBank, output: &Output) {
+    let told = lines(output).remove(0);
+    let session = told["session"]["session_id"].as_str().unwrap();
+    assert!(told["session"]["payment_url"].is_string());
+    assert_eq!(told["state"]["status"], "APPROVED");
+    assert!(told["refund"]["refund_id"].is_string());
+    let ledger = bank.ledger();
+    let session = ledger.session(session).unwrap();
+    assert_eq!(session.refunded.to_string(), "250.00");
+    assert_eq!(ledger.clients.len(), 1);
+    assert!(
+        bank.log()
+            .iter()
+            .all(|line| line.contains("CN=shop.sandbox.example"))
+    );
+}
+
+#[test]
+fn the_class_of_a_shop_works_with_only_its_base_url_and_certificate_options_changed() {
+    if !php_is_here() {
+        return;
+    }
+    let bank = SandboxBank::start();
+    let gate = gate(&bank, |setup| setup);
+    let url = format!("http://{}", gate.tcp_addr());
+    assert_created_and_refunded(&bank, &php("create_and_refund.php", &[&url]));
+    let outcomes = gate.expect_records(3);
+    assert!(
+        outcomes
+            .iter()
+            .all(|record| record["outcome"] == "answered")
+    );
+}
+
+#[test]
+fn with_a_token_the_same_class_needs_two_header_lines() {
+    if !php_is_here() {
+        return;
+    }
+    let bank = SandboxBank::start();
+    let gate = gate(&bank, |setup| {
+        replace(&setup.path().join("php.token"), TOKEN);
+        setup.listen(&["{tcp: \"127.0.0.1:0\", token_files: [php.token]}"])
+    });
+    let url = format!("http://{}", gate.tcp_addr());
+    assert_created_and_refunded(&bank, &php("create_and_refund.php", &[&url, TOKEN]));
+    let without = php("create_and_refund.php", &[&url]);
+    assert!(!without.status.success());
+    assert!(
+        String::from_utf8_lossy(&without.stdout).contains("token_required")
+            || String::from_utf8_lossy(&without.stderr).contains("token_required")
+    );
+}
+
+#[test]
+fn bodies_above_the_limit_get_their_413_without_a_second_of_waiting() {
+    if !php_is_here() {
+        return;
+    }
+    let bank = SandboxBank::start();
+    let gate = gate(&bank, |setup| setup);
+    let url = format!("http://{}/installment/create", gate.tcp_addr());
+    let socket = gate.path().join("gate.sock");
+    let over_tcp = php("large_bodies.php", &[&url]);
+    let over_unix = php(
+        "large_bodies.php",
+        &[
+            "http://localhost/installment/create",
+            socket.to_str().unwrap(),
+        ],
+    );
+    for answer in lines(&over_tcp).iter().chain(&lines(&over_unix)) {
+        assert_eq!(
+            (&answer["status"], &answer["code"]),
+            (&413.into(), &"body_too_large".into()),
+            "{answer}"
+        );
+        assert!(answer["ms"].as_u64().unwrap() < 900, "{answer}");
+    }
+    assert_eq!(bank.ledger().totals.requests, 0);
+}
+
+#[test]
+fn the_demo_plays_every_step_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_priorgate"))
+        .args(["demo", "--once", "--dir"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("9 of 9 steps went as they should."), "{told}");
+    assert!(told.contains("CN=shop.sandbox.example"), "{told}");
+    assert!(!told.contains('\u{1b}'), "no colours without a terminal");
+    let env = std::fs::read_to_string(dir.path().join("demo.env")).unwrap();
+    for name in [
+        "EGRESS_URL=http://127.0.0.1:",
+        "EGRESS_SOCKET=",
+        "BANK_URL=https://",
+        "ADMIN_URL=http://",
+    ] {
+        assert!(env.contains(name), "{env}");
+    }
+    let check = Command::new(env!("CARGO_BIN_EXE_priorgate"))
+        .args(["check", "--config"])
+        .arg(dir.path().join("config.yaml"))
+        .output()
+        .unwrap();
+    assert_eq!(
+        check.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&check.stdout)
+    );
+    assert!(!dir.path().join("priorbank.sock").exists());
+}

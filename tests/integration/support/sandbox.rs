@@ -1,0 +1,67 @@
+//! The sandbox bank on a thread of its own.
+
+use std::path::Path;
+
+use priorgate::sandbox::{Options, Sandbox, Snapshot};
+use tokio::sync::oneshot;
+
+/// Runs until it is dropped.
+pub struct SandboxBank {
+    sandbox: Option<Sandbox>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl SandboxBank {
+    pub fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let sandbox = runtime
+            .block_on(Sandbox::start(Options::default()))
+            .unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let _ = runtime.block_on(stopped);
+        });
+        Self {
+            sandbox: Some(sandbox),
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    fn sandbox(&self) -> &Sandbox {
+        self.sandbox.as_ref().unwrap()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.sandbox().bank_addr().port()
+    }
+
+    pub fn write_pki(&self, dir: &Path) {
+        self.sandbox().pki().write(dir).unwrap();
+    }
+
+    pub fn ledger(&self) -> Snapshot {
+        self.sandbox().ledger()
+    }
+
+    /// The bank's own log, a line for each request.
+    pub fn log(&self) -> Vec<String> {
+        self.sandbox()
+            .log()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+}
+
+impl Drop for SandboxBank {
+    fn drop(&mut self) {
+        self.sandbox = None;
+        let _ = self.stop.take().unwrap().send(());
+        let _ = self.thread.take().unwrap().join();
+    }
+}
