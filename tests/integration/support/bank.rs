@@ -16,7 +16,7 @@ use super::PATIENCE;
 use super::pki::{Ca, Issued};
 
 /// Whom the bank asks for a certificate.
-pub enum Demand<'a> {
+pub(crate) enum Demand<'a> {
     /// A certificate of this CA.
     Of(&'a Ca),
     /// None at all.
@@ -25,20 +25,20 @@ pub enum Demand<'a> {
 
 /// Which TLS the bank speaks.
 #[derive(Clone, Copy)]
-pub enum Speaks {
+pub(crate) enum Speaks {
     Tls12,
     Tls13,
 }
 
 /// A running bank.
-pub struct Bank {
+pub(crate) struct Bank {
     port: u16,
     seen: Arc<Seen>,
 }
 
 /// What it received.
 #[derive(Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     connections: AtomicUsize,
     requests: Mutex<Vec<Request>>,
     clients: Mutex<Vec<CertificateDer<'static>>>,
@@ -47,22 +47,22 @@ pub struct Seen {
 
 /// A request as it arrived. `body` is shorter than announced when the connection ended.
 #[derive(Clone, Debug)]
-pub struct Request {
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Request {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// A connection after its handshake.
-pub struct Session {
+pub(crate) struct Session {
     stream: StreamOwned<ServerConnection, TcpStream>,
     seen: Arc<Seen>,
     /// 0 for the first connection of this bank.
-    pub index: usize,
+    pub(crate) index: usize,
 }
 
 impl Bank {
     /// A bank with a server certificate, whose sessions are handled by `handle`.
-    pub fn start(
+    pub(crate) fn start(
         server: &Issued,
         demand: &Demand<'_>,
         speaks: Speaks,
@@ -78,7 +78,9 @@ impl Bank {
     }
 
     /// A bank that never gets as far as TLS.
-    pub fn raw(handle: impl Fn(TcpStream, usize, Arc<Seen>) + Send + Sync + 'static) -> Self {
+    pub(crate) fn raw(
+        handle: impl Fn(TcpStream, usize, Arc<Seen>) + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Seen::default());
@@ -97,21 +99,21 @@ impl Bank {
         Self { port, seen }
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.seen.connections.load(Ordering::SeqCst)
     }
 
     /// Every request whose head arrived.
-    pub fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.seen.requests.lock().unwrap().clone()
     }
 
     /// Distinct client certificates, in the order of their first handshake.
-    pub fn clients(&self) -> Vec<CertificateDer<'static>> {
+    pub(crate) fn clients(&self) -> Vec<CertificateDer<'static>> {
         let mut distinct = Vec::new();
         for client in self.seen.clients.lock().unwrap().iter() {
             if !distinct.contains(client) {
@@ -183,7 +185,7 @@ fn shake_hands(
 
 impl Session {
     /// Reads a request's head, and counts it. `None` at the end of the connection.
-    pub fn head(&mut self) -> Option<String> {
+    pub(crate) fn head(&mut self) -> Option<String> {
         let mut head = Vec::new();
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {
@@ -202,7 +204,7 @@ impl Session {
     }
 
     /// Reads a whole request.
-    pub fn request(&mut self) -> Option<Request> {
+    pub(crate) fn request(&mut self) -> Option<Request> {
         let head = self.head()?;
         let length = head
             .lines()
@@ -217,7 +219,7 @@ impl Session {
     }
 
     /// Reads up to `count` bytes, fewer at the end of the connection.
-    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut body = vec![0; count];
         let mut filled = 0;
         while filled < count {
@@ -230,7 +232,7 @@ impl Session {
         body
     }
 
-    pub fn write(&mut self, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         // A gate that has given up reads no more; that is its right.
         let _ = self
             .stream
@@ -239,7 +241,7 @@ impl Session {
     }
 
     /// Answers with JSON.
-    pub fn answer(&mut self, status: &str, body: &str) {
+    pub(crate) fn answer(&mut self, status: &str, body: &str) {
         let length = body.len();
         self.write(
             format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
@@ -248,7 +250,7 @@ impl Session {
     }
 
     /// Answers every request of the connection with 200 and the same JSON.
-    pub fn serve(mut self) {
+    pub(crate) fn serve(mut self) {
         while self.request().is_some() {
             self.answer(
                 "200 OK",
@@ -258,20 +260,20 @@ impl Session {
     }
 
     /// A TLS close and a TCP FIN: the polite end.
-    pub fn close(mut self) {
+    pub(crate) fn close(mut self) {
         self.stream.conn.send_close_notify();
         let _ = self.stream.flush();
     }
 
     /// A TCP reset: what was written may be lost.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         socket2::SockRef::from(&self.stream.sock)
             .set_linger(Some(Duration::ZERO))
             .unwrap();
     }
 
     /// The socket below TLS.
-    pub fn socket(&self) -> &TcpStream {
+    pub(crate) fn socket(&self) -> &TcpStream {
         &self.stream.sock
     }
 }

@@ -9,28 +9,28 @@ use std::time::Duration;
 use super::PATIENCE;
 
 /// A connection to a listener of the gate.
-pub enum Caller {
+pub(crate) enum Caller {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 /// Where a caller connects.
 #[derive(Clone, Debug)]
-pub enum Target {
+pub(crate) enum Target {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
 /// A whole answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self
             .headers
             .iter()
@@ -38,26 +38,26 @@ impl Answer {
         Some(&found.1)
     }
 
-    pub fn outcome(&self) -> &str {
+    pub(crate) fn outcome(&self) -> &str {
         self.header("priorgate-outcome").unwrap_or("no outcome")
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
     /// The code of a problem; empty when the answer is none.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 impl Target {
-    pub fn connect(&self) -> Caller {
+    pub(crate) fn connect(&self) -> Caller {
         self.try_connect().unwrap()
     }
 
-    pub fn try_connect(&self) -> io::Result<Caller> {
+    pub(crate) fn try_connect(&self) -> io::Result<Caller> {
         Ok(match self {
             Self::Tcp(addr) => {
                 let stream = TcpStream::connect_timeout(addr, PATIENCE)?;
@@ -74,7 +74,7 @@ impl Target {
     }
 
     /// One request on a connection of its own.
-    pub fn send(&self, request: &[u8]) -> Answer {
+    pub(crate) fn send(&self, request: &[u8]) -> Answer {
         let mut caller = self.connect();
         // An early answer may close while we still write; the answer is what counts.
         let _ = caller.write_all(request);
@@ -82,17 +82,17 @@ impl Target {
     }
 
     /// A POST with a body, on a connection of its own.
-    pub fn post(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
+    pub(crate) fn post(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
         self.send(&post(path, headers, body))
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
     }
 }
 
 /// A POST as raw bytes; `headers` are whole lines, each with its CRLF.
-pub fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let mut request = format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n",
         body.len()
@@ -104,11 +104,11 @@ pub fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 
 impl Caller {
     /// Reads one answer, skipping `100 Continue`. Panics when none comes.
-    pub fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         self.try_answer().unwrap()
     }
 
-    pub fn try_answer(&mut self) -> io::Result<Answer> {
+    pub(crate) fn try_answer(&mut self) -> io::Result<Answer> {
         loop {
             let head = self.read_head()?;
             let mut lines = head.split("\r\n");
@@ -156,7 +156,7 @@ impl Caller {
     }
 
     /// Closes the sending half only.
-    pub fn half_close(&self) {
+    pub(crate) fn half_close(&self) {
         match self {
             Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write).unwrap(),
             Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Write).unwrap(),
@@ -164,7 +164,7 @@ impl Caller {
     }
 
     /// Closes with a reset (TCP; a Unix socket knows none, and is just closed).
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         if let Self::Tcp(stream) = self {
             socket2::SockRef::from(&stream)
                 .set_linger(Some(Duration::ZERO))
@@ -172,7 +172,7 @@ impl Caller {
         }
     }
 
-    pub fn set_read_timeout(&self, timeout: Duration) {
+    pub(crate) fn set_read_timeout(&self, timeout: Duration) {
         match self {
             Self::Tcp(stream) => stream.set_read_timeout(Some(timeout)).unwrap(),
             Self::Unix(stream) => stream.set_read_timeout(Some(timeout)).unwrap(),

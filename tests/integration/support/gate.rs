@@ -14,8 +14,8 @@ use super::client::Target;
 use super::{PATIENCE, eventually, until};
 
 /// A directory with a configuration, before the gate runs.
-pub struct Setup {
-    pub dir: TempDir,
+pub(crate) struct Setup {
+    pub(crate) dir: TempDir,
     bank: String,
     extra: String,
     listen: String,
@@ -24,8 +24,8 @@ pub struct Setup {
 }
 
 /// A running gate. Killed when dropped.
-pub struct Gate {
-    pub dir: TempDir,
+pub(crate) struct Gate {
+    pub(crate) dir: TempDir,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -33,7 +33,7 @@ pub struct Gate {
 impl Setup {
     /// A gate for one bank that listens on `port`; `bank-ca.pem`, `client.crt` and `client.key` are put into `dir` by
     /// the scenario.
-    pub fn new(port: u16) -> Self {
+    pub(crate) fn new(port: u16) -> Self {
         let uid = rustix::process::getuid().as_raw();
         Self {
             dir: tempfile::tempdir().unwrap(),
@@ -49,24 +49,24 @@ impl Setup {
         }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// Replaces the lines on url, trust and identity.
-    pub fn bank(mut self, lines: &str) -> Self {
+    pub(crate) fn bank(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.bank);
         self
     }
 
     /// More keys of the bank, one a line, such as `timeouts: {…}`.
-    pub fn with(mut self, line: &str) -> Self {
+    pub(crate) fn with(mut self, line: &str) -> Self {
         self.extra.push_str(&format!("    {line}\n"));
         self
     }
 
     /// Replaces the listeners.
-    pub fn listen(mut self, lines: &[&str]) -> Self {
+    pub(crate) fn listen(mut self, lines: &[&str]) -> Self {
         self.listen = lines
             .iter()
             .map(|line| format!("      - {line}\n"))
@@ -75,17 +75,17 @@ impl Setup {
     }
 
     /// More keys at the top, one a line.
-    pub fn top(mut self, line: &str) -> Self {
+    pub(crate) fn top(mut self, line: &str) -> Self {
         self.tail.push_str(&format!("{line}\n"));
         self
     }
 
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.path().join("config.yaml")
     }
 
     /// Writes the configuration as it stands.
-    pub fn write(&self) {
+    pub(crate) fn write(&self) {
         let uid = rustix::process::getuid().as_raw();
         let text = format!(
             "banks:\n  - name: bank\n    {}\n{}    listen:\n{}    routes:\n{}admin: {{unix: admin.sock, operators: [{uid}], tcp: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n{}",
@@ -95,12 +95,12 @@ impl Setup {
     }
 
     /// Writes the configuration and starts the gate.
-    pub fn start(self) -> Gate {
+    pub(crate) fn start(self) -> Gate {
         self.start_with(|command| command)
     }
 
     /// The same with the command adjusted (environment, a wrapper).
-    pub fn start_with(self, adjust: impl FnOnce(Command) -> Command) -> Gate {
+    pub(crate) fn start_with(self, adjust: impl FnOnce(Command) -> Command) -> Gate {
         self.write();
         let mut command = Command::new(env!("CARGO_BIN_EXE_priorgate"));
         command.arg("run").arg("--config").arg(self.config());
@@ -150,24 +150,24 @@ impl Gate {
         }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.path().join("config.yaml")
     }
 
-    pub fn pid(&self) -> rustix::process::Pid {
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap()
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
     /// One command on the admin socket.
-    pub fn admin(&self, command: &str) -> Value {
+    pub(crate) fn admin(&self, command: &str) -> Value {
         self.try_admin(command).expect("the admin socket answers")
     }
 
@@ -180,28 +180,28 @@ impl Gate {
         serde_json::from_str(&line).ok()
     }
 
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         self.admin("status")["result"].clone()
     }
 
     /// The Unix socket of the standard listeners.
-    pub fn unix(&self) -> Target {
+    pub(crate) fn unix(&self) -> Target {
         Target::Unix(self.path().join("gate.sock"))
     }
 
     /// The first TCP listener.
-    pub fn tcp(&self) -> Target {
+    pub(crate) fn tcp(&self) -> Target {
         Target::Tcp(self.tcp_addr())
     }
 
-    pub fn tcp_addr(&self) -> SocketAddr {
+    pub(crate) fn tcp_addr(&self) -> SocketAddr {
         let status = self.status();
         let listen = status["banks"][0]["listen"].as_array().unwrap().clone();
         let found = listen.iter().find_map(|listen| listen["tcp"].as_str());
         found.unwrap().parse().unwrap()
     }
 
-    pub fn admin_tcp(&self) -> Target {
+    pub(crate) fn admin_tcp(&self) -> Target {
         Target::Tcp(
             self.status()["admin"]["tcp"]
                 .as_str()
@@ -212,12 +212,12 @@ impl Gate {
     }
 
     /// The records of requests so far.
-    pub fn records(&self) -> Vec<Value> {
+    pub(crate) fn records(&self) -> Vec<Value> {
         self.lines(|line| line["target"] == "priorgate::request")
     }
 
     /// Waits until there are `count` records, and sees that no more come with them.
-    pub fn expect_records(&self, count: usize) -> Vec<Value> {
+    pub(crate) fn expect_records(&self, count: usize) -> Vec<Value> {
         until("every request has its record", || {
             self.records().len() >= count
         });
@@ -226,7 +226,7 @@ impl Gate {
         records
     }
 
-    pub fn lines(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    pub(crate) fn lines(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let log = self.log.lock().unwrap();
         let parsed = log
             .iter()
@@ -234,24 +234,24 @@ impl Gate {
         parsed.filter(|line| wanted(line)).collect()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
     }
 
     /// The counts of requests by outcome: answered, not_sent, unknown.
-    pub fn counts(&self) -> (u64, u64, u64) {
+    pub(crate) fn counts(&self) -> (u64, u64, u64) {
         let requests = self.status()["banks"][0]["requests"].clone();
         let count = |name: &str| requests[name].as_u64().unwrap();
         (count("answered"), count("not_sent"), count("unknown"))
     }
 
     /// Waits for the end of the process.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         eventually("the gate ends", || self.child.try_wait().unwrap())
     }
 
     /// Runs another command of the program against this gate.
-    pub fn command(&self, args: &[&str]) -> std::process::Output {
+    pub(crate) fn command(&self, args: &[&str]) -> std::process::Output {
         Command::new(env!("CARGO_BIN_EXE_priorgate"))
             .args(args)
             .arg("--config")

@@ -1,20 +1,20 @@
 //! What every scenario needs: a PKI made at run time, a scripted bank, the real gate, a raw client.
 
-pub mod bank;
-pub mod client;
-pub mod gate;
-pub mod pki;
+pub(crate) mod bank;
+pub(crate) mod client;
+pub(crate) mod gate;
+pub(crate) mod pki;
 #[cfg(feature = "sandbox")]
-pub mod sandbox;
-pub mod world;
+pub(crate) mod sandbox;
+pub(crate) mod world;
 
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a loaded machine; a failing scenario ends all the same.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Polls until `found` gives something. Panics with `what` when nothing comes.
-pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = found() {
@@ -26,6 +26,6 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Polls until `holds` says so.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     eventually(what, || holds().then_some(()));
 }

@@ -10,37 +10,37 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A certificate authority.
-pub struct Ca(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
-pub struct Issued {
-    pub cert: rcgen::Certificate,
-    pub key: KeyPair,
+pub(crate) struct Issued {
+    pub(crate) cert: rcgen::Certificate,
+    pub(crate) key: KeyPair,
 }
 
 impl Ca {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub fn der(&self) -> CertificateDer<'static> {
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
         self.0.der().clone()
     }
 
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
     /// A server certificate for a DNS name.
-    pub fn server(&self, name: &str) -> Issued {
+    pub(crate) fn server(&self, name: &str) -> Issued {
         self.issue(name, |_| {})
     }
 
     /// A server certificate that ended in 2001.
-    pub fn expired_server(&self, name: &str) -> Issued {
+    pub(crate) fn expired_server(&self, name: &str) -> Issued {
         self.issue(name, |params| {
             params.not_before = date_time_ymd(2000, 1, 1);
             params.not_after = date_time_ymd(2001, 1, 1);
@@ -48,7 +48,7 @@ impl Ca {
     }
 
     /// A client certificate with this common name.
-    pub fn client(&self, name: &str) -> Issued {
+    pub(crate) fn client(&self, name: &str) -> Issued {
         self.issue(name, |params| {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         })
@@ -65,23 +65,23 @@ impl Ca {
 }
 
 impl Issued {
-    pub fn der(&self) -> CertificateDer<'static> {
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
         self.cert.der().clone()
     }
 
-    pub fn key_der(&self) -> PrivateKeyDer<'static> {
+    pub(crate) fn key_der(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::try_from(self.key.serialize_der()).unwrap()
     }
 
     /// Writes both files by rename, the way an administrator does.
-    pub fn write(&self, dir: &Path, name: &str) {
+    pub(crate) fn write(&self, dir: &Path, name: &str) {
         replace(&dir.join(format!("{name}.crt")), &self.cert.pem());
         replace(&dir.join(format!("{name}.key")), &self.key.serialize_pem());
     }
 }
 
 /// Writes a file beside `path` and renames it into place.
-pub fn replace(path: &Path, text: &str) {
+pub(crate) fn replace(path: &Path, text: &str) {
     let mut new: PathBuf = path.to_owned();
     new.as_mut_os_string().push(".new");
     fs::write(&new, text).unwrap();

@@ -6,14 +6,14 @@ use priorgate::sandbox::{Options, Sandbox, Snapshot};
 use tokio::sync::oneshot;
 
 /// Runs until it is dropped.
-pub struct SandboxBank {
+pub(crate) struct SandboxBank {
     sandbox: Option<Sandbox>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl SandboxBank {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -36,20 +36,20 @@ impl SandboxBank {
         self.sandbox.as_ref().unwrap()
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.sandbox().bank_addr().port()
     }
 
-    pub fn write_pki(&self, dir: &Path) {
+    pub(crate) fn write_pki(&self, dir: &Path) {
         self.sandbox().pki().write(dir).unwrap();
     }
 
-    pub fn ledger(&self) -> Snapshot {
+    pub(crate) fn ledger(&self) -> Snapshot {
         self.sandbox().ledger()
     }
 
     /// The bank's own log, a line for each request.
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.sandbox()
             .log()
             .iter()
