@@ -163,6 +163,30 @@ fn what_this_user_may_not_read_is_not_checked() {
 }
 
 #[test]
+fn the_shipped_example_with_real_files_beside_it_has_no_problem() {
+    let (_world, setup) = good();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.yaml.example");
+    fs::copy(example, setup.config()).unwrap();
+    let (code, told) = check(&setup, &[]);
+    assert_eq!(code, 0, "{told}");
+}
+
+#[test]
+fn the_shipped_example_alone_names_each_file_that_is_missing() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.yaml.example");
+    let output = Command::new(env!("CARGO_BIN_EXE_priorgate"))
+        .args(["check", "--config"])
+        .arg(example)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for file in ["bank-ca.pem", "client.crt", "php.token"] {
+        assert!(told.contains(file), "{told}");
+    }
+}
+
+#[test]
 fn an_unknown_option_is_a_usage_error() {
     let output = Command::new(env!("CARGO_BIN_EXE_priorgate"))
         .args(["check", "--colour"])

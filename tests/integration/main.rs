@@ -5,6 +5,9 @@
 mod check;
 #[cfg(test)]
 mod config_golden;
+#[cfg(feature = "sandbox")]
+#[cfg(test)]
+mod demo;
 #[cfg(test)]
 mod documents;
 #[cfg(test)]

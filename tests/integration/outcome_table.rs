@@ -60,6 +60,22 @@ fn a_bank_that_refuses_connections_is_unreachable_and_nothing_was_sent() {
 }
 
 #[test]
+fn a_name_that_does_not_resolve_is_unreachable_and_nothing_was_sent() {
+    let world = World::new();
+    // RFC 6761 section 6.4: it never does.
+    let lines = "url: https://bank.invalid\n    trust: {ca_file: bank-ca.pem}\n    identity: {cert_file: client.crt, key_file: client.key}";
+    let gate = world.setup(443).bank(lines).with(World::SHORT).start();
+    let answer = create(&gate);
+    assert_problem(&gate, &answer, 502, "bank_unreachable", "not_sent");
+    assert!(
+        answer.json()["detail"]
+            .as_str()
+            .unwrap()
+            .starts_with("DNS: ")
+    );
+}
+
+#[test]
 fn a_reset_in_the_handshake_is_unreachable_and_nothing_was_sent() {
     let world = World::new();
     let bank = Bank::raw(|mut socket, _, _| {

@@ -143,39 +143,3 @@ fn bodies_above_the_limit_get_their_413_without_a_second_of_waiting() {
     }
     assert_eq!(bank.ledger().totals.requests, 0);
 }
-
-#[test]
-fn the_demo_plays_every_step_and_leaves_nothing_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_priorgate"))
-        .args(["demo", "--once", "--dir"])
-        .arg(dir.path())
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{told}");
-    assert!(told.contains("9 of 9 steps went as they should."), "{told}");
-    assert!(told.contains("CN=shop.sandbox.example"), "{told}");
-    assert!(!told.contains('\u{1b}'), "no colours without a terminal");
-    let env = std::fs::read_to_string(dir.path().join("demo.env")).unwrap();
-    for name in [
-        "EGRESS_URL=http://127.0.0.1:",
-        "EGRESS_SOCKET=",
-        "BANK_URL=https://",
-        "ADMIN_URL=http://",
-    ] {
-        assert!(env.contains(name), "{env}");
-    }
-    let check = Command::new(env!("CARGO_BIN_EXE_priorgate"))
-        .args(["check", "--config"])
-        .arg(dir.path().join("config.yaml"))
-        .output()
-        .unwrap();
-    assert_eq!(
-        check.status.code(),
-        Some(0),
-        "{}",
-        String::from_utf8_lossy(&check.stdout)
-    );
-    assert!(!dir.path().join("priorbank.sock").exists());
-}
