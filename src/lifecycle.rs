@@ -96,7 +96,15 @@ async fn live(mut gate: Gate, mut inbox: mpsc::Receiver<Command>, signals: &mut 
                 break;
             }
         };
-        reload(&mut gate, &notifier, asked).await;
+        // Reading may hang (a directory service, a network file system): a shutdown does not wait for it. Nothing is
+        // published before everything was read, so there is nothing to undo.
+        tokio::select! {
+            () = reload(&mut gate, &notifier, asked) => {}
+            name = signals.end() => {
+                tracing::info!(signal = name, "shutting down during a reload");
+                break;
+            }
+        }
     }
     gate.life().enter(Phase::Draining);
     let _stopping = notifier.stopping("draining");

@@ -55,6 +55,9 @@ pub enum DialError {
     /// The blocking thread did not come back (shutdown, or a panic in it).
     #[error("the handshake's thread ended early")]
     ThreadLost,
+    /// All threads for handshakes were busy until the deadline: nobody was dialled.
+    #[error("no handshake thread became free within timeouts.connect")]
+    ThreadsBusy,
     /// The deadline passed.
     #[error("no connection within timeouts.connect")]
     TimedOut,
@@ -67,7 +70,7 @@ impl DialError {
         match self {
             Self::Handshake { source, .. } => matches!(source, HandshakeError::Failed(_)),
             Self::NoAddress | Self::Tcp { .. } | Self::TimedOut => true,
-            Self::Http(_) | Self::ThreadLost => false,
+            Self::Http(_) | Self::ThreadLost | Self::ThreadsBusy => false,
         }
     }
 }
@@ -101,7 +104,7 @@ impl Dialler {
             Some(tls) => {
                 let place = timeout_at(deadline, Arc::clone(&self.handshakes).acquire_owned())
                     .await
-                    .map_err(|_| DialError::TimedOut)?
+                    .map_err(|_| DialError::ThreadsBusy)?
                     .map_err(|_| DialError::ThreadLost)?;
                 let (tls, addresses) = (Arc::clone(tls), addresses.to_vec());
                 let runtime = Handle::current();

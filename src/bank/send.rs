@@ -351,6 +351,11 @@ fn problem_of(error: &DialError) -> Problem {
             Code::BankUnreachable,
             "the connection to the bank could not be used. Nothing was sent".to_owned(),
         ),
+        DialError::ThreadsBusy => (
+            Code::Overloaded,
+            "no thread for a TLS handshake became free within timeouts.connect; try again, and see threads.handshakes"
+                .to_owned(),
+        ),
         DialError::TimedOut => {
             let detail = "no connection to the bank within timeouts.connect. Nothing was sent";
             return Problem::new(Code::BankTimeout, detail).not_sent();

@@ -41,6 +41,8 @@ macro_rules! scalar {
     };
 }
 
+const SPAN_MAX: Duration = Duration::from_secs(400 * 86_400);
+
 /// Takes a string and parses it while the reader still knows its place; says what was expected where it is none.
 struct Text<T> {
     what: &'static str,
@@ -65,6 +67,8 @@ scalar!(
     "a duration such as 250ms, 5s, 10m, 1h or 30d",
     |text| match parse_duration(text).map_err(|error| error.to_string())? {
         Duration::ZERO => Err("expected a duration above zero".to_owned()),
+        // Far above any use, far below where clocks overflow.
+        span if span > SPAN_MAX => Err("expected a duration of at most 400d".to_owned()),
         span => Ok(span),
     }
 );

@@ -25,7 +25,8 @@ pub enum Accepted {
 
 /// Accepts until `stop` says so, and hands each connection over with its place among `places`.
 ///
-/// A place is taken before the connection is accepted: beyond the bound callers wait in the kernel's queue.
+/// A connection waits for its place before anything of it is read, and its listener accepts no other meanwhile: beyond
+/// the bound callers wait in the kernel's queue. (Taking the place first would let idle listeners hold places.)
 pub async fn run(
     listener: Listener,
     name: &str,
@@ -37,10 +38,6 @@ pub async fn run(
     let mut suffering = false;
     loop {
         let next = async {
-            let permit = Arc::clone(&places)
-                .acquire_owned()
-                .await
-                .map_err(io::Error::other)?;
             let accepted = match &listener {
                 Listener::Tcp(tcp) => tcp.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
                 Listener::Unix(unix, _) => unix
@@ -48,7 +45,11 @@ pub async fn run(
                     .await
                     .map(|(stream, _)| Accepted::Unix(stream)),
             };
-            accepted.map(|accepted| (accepted, permit))
+            let accepted = accepted?;
+            let place = Arc::clone(&places).acquire_owned().await;
+            place
+                .map(|place| (accepted, place))
+                .map_err(io::Error::other)
         };
         let result = tokio::select! {
             biased;
@@ -56,13 +57,13 @@ pub async fn run(
             result = next => result,
         };
         match result {
-            Ok((accepted, permit)) => {
+            Ok((accepted, place)) => {
                 if suffering {
                     tracing::info!(listener = name, "accepting again");
                     suffering = false;
                     pause = PAUSE_MIN;
                 }
-                handle(accepted, permit);
+                handle(accepted, place);
             }
             Err(error) if is_the_peers(&error) => {
                 tracing::debug!(listener = name, %error, "a connection was gone before it was accepted");

@@ -123,7 +123,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemErro
 /// [`PemError`].
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     let bytes = read(path)?;
-    parse_key(&bytes, path)
+    parse_private_key(&bytes, path)
 }
 
 /// Reads a whole file into a buffer that is wiped and never grows.
@@ -154,7 +154,11 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PemError> {
     Ok(buffer)
 }
 
-fn parse_key(bytes: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+/// Finds the one private key in the bytes of a PEM file; `path` is for the error.
+///
+/// # Errors
+/// [`PemError`].
+pub fn parse_private_key(bytes: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     let path = || path.to_owned();
     let damaged = |what| PemError::Damaged { path: path(), what };
     if bytes.first() == Some(&0x30) {
@@ -228,7 +232,7 @@ mod tests {
     use super::*;
 
     fn key(text: &str) -> Result<PrivateKeyDer<'static>, PemError> {
-        parse_key(text.as_bytes(), Path::new("k"))
+        parse_private_key(text.as_bytes(), Path::new("k"))
     }
 
     fn pem() -> String {

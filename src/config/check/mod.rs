@@ -31,13 +31,22 @@ struct Checker {
 /// # Errors
 /// See [`Config::load`].
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let failed = |mistakes| ConfigError {
+    let text = read(path).map_err(|mistake| ConfigError {
         file: path.to_owned(),
-        mistakes,
-    };
-    let text = read(path).map_err(|mistake| failed(vec![mistake]))?;
-    let raw: file::File =
-        serde_yaml::from_str(&text).map_err(|error| failed(vec![parse_mistake(&error, &text)]))?;
+        mistakes: vec![mistake],
+    })?;
+    parse(path, &text)
+}
+
+/// Checks a text as if it were the file at `path`.
+///
+/// # Errors
+/// See [`Config::load`].
+pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    let raw: file::File = serde_yaml::from_str(text).map_err(|error| ConfigError {
+        file: path.to_owned(),
+        mistakes: vec![parse_mistake(&error, text)],
+    })?;
     // Resolved once: a later change of the working directory must not move what is relative.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let dir = path.parent().map(Path::to_owned).unwrap_or_default();
