@@ -511,5 +511,7 @@ fn plain_http_to_a_loopback_proxy_is_possible_where_it_is_spelled_out() {
     let answer = gate.unix().post("/installment/create", "", b"{}");
     assert_eq!((answer.status, answer.outcome()), (200, "answered"));
     assert_eq!(gate.status()["banks"][0]["transport"], "plaintext_loopback");
-    assert!(gate.log().contains("plaintext to loopback"));
+    until("the log warns of it", || {
+        gate.log().contains("plaintext to loopback")
+    });
 }
