@@ -212,6 +212,7 @@ impl Prepared {
             ended,
             life,
         };
+        gate.warn_of_expiry();
         let view = status::View::new(&gate, served, admin_tcp.as_ref().and_then(Bound::tcp_addr));
         gate.serve_admin(view, admin_unix, admin_tcp, commands, &end)?;
         Ok(gate)
@@ -374,6 +375,7 @@ impl Gate {
             old.bank.retire();
         }
         self.config = config;
+        self.warn_of_expiry();
         Ok(number)
     }
 
@@ -391,6 +393,16 @@ impl Gate {
         let drained = timeout(deadline, all_gone).await.is_ok();
         self.ended.send_replace(true);
         drained
+    }
+
+    fn warn_of_expiry(&self) {
+        for warning in self
+            .banks
+            .iter()
+            .filter_map(|bank| status::expiry_warning(&bank.egress))
+        {
+            tracing::warn!("{warning}");
+        }
     }
 
     fn serve_admin(

@@ -80,7 +80,6 @@ fn play(options: &Options, style: Style, out: &mut dyn Write) -> Result<bool, Fa
 
 /// Lines that work when pasted into another terminal.
 fn print_curl(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let order = scenario::ORDER;
     let dir = stage.dir.display();
     writeln!(out)?;
     writeln!(
@@ -98,7 +97,10 @@ fn print_curl(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Result<()
         "curl -sS --unix-socket {} http://localhost/installment/create \\",
         stage.socket.display()
     )?;
-    writeln!(out, "  -H 'Content-Type: application/json' -d '{order}'")?;
+    writeln!(
+        out,
+        "  -H 'Content-Type: application/json' -d @{dir}/order.json"
+    )?;
     writeln!(out)?;
     writeln!(out, "# over TCP: with a token")?;
     writeln!(
@@ -106,7 +108,10 @@ fn print_curl(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Result<()
         "curl -sS -i http://{}/installment/create -H \"Priorgate-Token: $(cat {dir}/php.token)\" \\",
         stage.tcp
     )?;
-    writeln!(out, "  -H 'Content-Type: application/json' -d '{order}'")?;
+    writeln!(
+        out,
+        "  -H 'Content-Type: application/json' -d @{dir}/order.json"
+    )?;
     writeln!(out)?;
     writeln!(
         out,
@@ -114,7 +119,7 @@ fn print_curl(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Result<()
     )?;
     writeln!(
         out,
-        "curl -sS --cacert {dir}/bank-ca.pem https://{}/installment/create -d '{order}'",
+        "curl -sS --cacert {dir}/bank-ca.pem https://{}/installment/create -d @{dir}/order.json",
         stage.bank
     )?;
     writeln!(out)?;

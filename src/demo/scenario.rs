@@ -148,11 +148,18 @@ fn expect_member(answer: io::Result<Answer>, member: &str) -> Line {
         let good = (200..300).contains(&answer.status)
             && answer.header("Priorgate-Outcome") == "answered"
             && value.is_some();
-        (
-            good,
-            format!("{} {member} {}", answer.status, value.unwrap_or_default()),
-        )
+        let value = short(&value.unwrap_or_default());
+        (good, format!("{} {member} {value}", answer.status))
     })
+}
+
+/// Enough to recognise an id or a URL by: the line must fit a terminal.
+fn short(text: &str) -> String {
+    const MAX: usize = 32;
+    if text.chars().count() <= MAX {
+        return text.to_owned();
+    }
+    text.chars().take(MAX).chain(['…']).collect()
 }
 
 /// A problem of the gate with this status, code and outcome.

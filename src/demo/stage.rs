@@ -101,6 +101,7 @@ impl Stage {
             dir,
         };
         write(&stage.dir.join("demo.env"), &stage.env_text())?;
+        write(&stage.dir.join("order.json"), super::scenario::ORDER)?;
         Ok(stage)
     }
 

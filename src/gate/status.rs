@@ -4,16 +4,19 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{BankGate, Gate};
 use crate::admin::status::{
     AdminListeners, Bank, Breaker, Certificate, LastReload, ListenAddress, Phase, Pool, Requests,
-    Status, Transport,
+    Status, Timestamp, Transport,
 };
 use crate::config::{self, Listen, TcpAccess};
+use crate::egress::Egress;
 use crate::policy::outcome::Outcome;
 
+/// Banks take weeks to issue a certificate.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(30 * 86_400);
 /// What is in force of the confinement; nothing, until the keyholder comes.
 const CONFINEMENT: &str = "none: not in this version";
 
@@ -160,6 +163,12 @@ impl View {
     #[must_use]
     pub fn status(&self) -> Status {
         let state = self.life.lock();
+        let mut warnings = state.warnings.clone();
+        warnings.extend(
+            self.banks
+                .iter()
+                .filter_map(|bank| expiry_warning(&bank.gate.egress)),
+        );
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             phase: state.phase,
@@ -168,7 +177,7 @@ impl View {
             config: self.config.display().to_string(),
             last_reload: state.last_reload.clone(),
             confinement: CONFINEMENT.to_owned(),
-            warnings: state.warnings.clone(),
+            warnings,
             banks: self.banks.iter().map(BankView::status).collect(),
             admin: self.admin.clone(),
             log_dropped: (self.life.log_dropped)(),
@@ -218,6 +227,29 @@ impl BankView {
             },
         }
     }
+}
+
+/// A client certificate that has ended or ends soon. It is used all the same: the clock may be wrong, and only the bank
+/// decides what it takes.
+pub(super) fn expiry_warning(egress: &Egress) -> Option<String> {
+    let generation = egress.generation();
+    let facts = generation.certificate.as_ref()?;
+    let now = SystemTime::now();
+    let soon = now.checked_add(EXPIRY_MARGIN)?;
+    if facts.not_after >= soon {
+        return None;
+    }
+    let until = Timestamp::from(facts.not_after);
+    let verb = if facts.not_after < now {
+        "has expired at"
+    } else {
+        "ends at"
+    };
+    Some(format!(
+        "bank {}: the client certificate ({}) {verb} {until}",
+        egress.name(),
+        facts.subject
+    ))
 }
 
 fn listen_address(served: &Served) -> ListenAddress {

@@ -93,6 +93,26 @@ fn a_bad_pair_keeps_the_last_good_one_and_says_so_everywhere() {
 }
 
 #[test]
+fn an_expired_certificate_is_warned_of_in_the_log_and_the_status() {
+    let world = World::new();
+    let bank = world.good_bank();
+    let gate = world.gate(bank.port());
+    let words = "the client certificate (CN=late) has expired at 2001-01-01T00:00:00Z";
+    assert!(
+        !gate.status()["warnings"]
+            .to_string()
+            .contains("certificate")
+    );
+    world
+        .client_ca
+        .expired_server("late")
+        .write(gate.path(), "client");
+    assert!(gate.command(&["reload"]).status.success());
+    assert!(gate.status()["warnings"].to_string().contains(words));
+    until("the log says so", || gate.log().contains(words));
+}
+
+#[test]
 fn a_bad_configuration_keeps_the_last_good_one() {
     let world = World::new();
     let bank = world.good_bank();
