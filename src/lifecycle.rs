@@ -34,6 +34,7 @@ struct Asked {
 pub fn run(config: Config, telemetry: &Telemetry) -> Result<(), StartError> {
     // Before any file is made: sockets get their mode before anybody else can connect.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    raise_descriptor_limit();
     let threads = config.threads.handshakes.saturating_add(SPARE_THREADS);
     let prepared = gate::prepare(config)?;
     // One thread serves: it beats the multi-threaded runtime at this work, and blocking work has threads of its own.
@@ -51,6 +52,20 @@ pub fn run(config: Config, telemetry: &Telemetry) -> Result<(), StartError> {
     });
     runtime.shutdown_timeout(LAST_MOMENT);
     result
+}
+
+/// The usual soft limit of 1024 is there for programs that use `select`, and below what `limits.connections` may take.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Not fatal: without it the accept loop waits for descriptors, as at any limit.
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 struct Signals {

@@ -55,7 +55,7 @@ def status(directory):
             admin.settimeout(30)
             admin.connect(os.path.join(directory, "admin.sock"))
             admin.sendall(b'{"command":"status"}\n')
-            return json.loads(admin.makefile("rb").readline())
+            return json.loads(admin.makefile("rb").readline()).get("result")
     except (OSError, ValueError):
         return None
 
