@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::net::exchange::{AnswerLimits, Link};
-use crate::net::meter::{Meter, Probe};
+use crate::net::meter::Meter;
 use crate::net::wire::Wire;
 use crate::tls::client::{HandshakeError, TlsClient};
 
@@ -28,6 +28,9 @@ pub struct Dialler {
 /// Why there is no connection. Nothing of a request was sent in any case.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
+    /// This machine gave no socket: descriptors, ports or memory are used up. The bank had no part in it.
+    #[error("this machine gives no further connection: {0}")]
+    Exhausted(#[source] io::Error),
     /// The TLS handshake.
     #[error("{addr}: {source}")]
     Handshake {
@@ -64,13 +67,31 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// Whether the bank was not there at all, which is what the breaker counts. A bank that refuses a certificate is.
+    /// What the breaker learns of the bank: `Some(false)` when it was not there, `Some(true)` when it was (one that
+    /// refuses a certificate is), and nothing when this machine was at its own limits.
     #[must_use]
-    pub fn is_unreachable(&self) -> bool {
+    pub fn reachable(&self) -> Option<bool> {
         match self {
-            Self::Handshake { source, .. } => matches!(source, HandshakeError::Failed(_)),
-            Self::NoAddress | Self::Tcp { .. } | Self::TimedOut => true,
-            Self::Http(_) | Self::ThreadLost | Self::ThreadsBusy => false,
+            Self::Handshake { source, .. } => Some(!matches!(source, HandshakeError::Failed(_))),
+            Self::NoAddress | Self::Tcp { .. } | Self::TimedOut => Some(false),
+            Self::Exhausted(_) | Self::Http(_) | Self::ThreadLost | Self::ThreadsBusy => None,
+        }
+    }
+
+    fn of_tcp(addr: SocketAddr, source: io::Error) -> Self {
+        use rustix::io::Errno;
+        let ours = [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::ADDRNOTAVAIL,
+        ];
+        match source.raw_os_error() {
+            Some(code) if ours.iter().any(|errno| errno.raw_os_error() == code) => {
+                Self::Exhausted(source)
+            }
+            Some(_) | None => Self::Tcp { addr, source },
         }
     }
 }
@@ -99,72 +120,71 @@ impl Dialler {
         addresses: &[SocketAddr],
         deadline: Instant,
     ) -> Result<Link, DialError> {
-        let (wire, probe) = match &self.tls {
-            None => try_each(None, addresses.to_vec(), deadline).await?,
+        let mut last = DialError::NoAddress;
+        for (index, addr) in addresses.iter().enumerate() {
+            // An address that swallows packets must leave time for the next.
+            let left = addresses.len().saturating_sub(index).max(1);
+            let left = u32::try_from(left).unwrap_or(u32::MAX);
+            let now = Instant::now();
+            let share = deadline.saturating_duration_since(now).checked_div(left);
+            let until = now
+                .checked_add(share.unwrap_or(Duration::ZERO))
+                .unwrap_or(deadline);
+            match self.try_one(*addr, until).await {
+                Ok(link) => return Ok(link),
+                Err(error) if error.reachable() == Some(false) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    async fn try_one(&self, addr: SocketAddr, until: Instant) -> Result<Link, DialError> {
+        let socket = timeout_at(until, TcpStream::connect(addr))
+            .await
+            .map_err(|_| DialError::TimedOut)?
+            .map_err(|source| DialError::of_tcp(addr, source))?;
+        // A request is one or two small writes: Nagle's algorithm would hold the second back for a round trip.
+        socket
+            .set_nodelay(true)
+            .map_err(|source| DialError::of_tcp(addr, source))?;
+        let (meter, probe) = Meter::new(socket);
+        let wire = match &self.tls {
+            None => Wire::plain(meter),
             Some(tls) => {
-                let place = timeout_at(deadline, Arc::clone(&self.handshakes).acquire_owned())
-                    .await
-                    .map_err(|_| DialError::ThreadsBusy)?
-                    .map_err(|_| DialError::ThreadLost)?;
-                let (tls, addresses) = (Arc::clone(tls), addresses.to_vec());
-                let runtime = Handle::current();
-                // The socket stays registered with the serving runtime; only the waiting and the signing happen here.
-                let thread = tokio::task::spawn_blocking(move || {
-                    let _place = place;
-                    runtime.block_on(try_each(Some(&tls), addresses, deadline))
-                });
-                match timeout_at(deadline, thread).await {
-                    Ok(Ok(result)) => result?,
-                    Ok(Err(_)) => return Err(DialError::ThreadLost),
-                    Err(_) => return Err(DialError::TimedOut),
-                }
+                self.shake_hands(Arc::clone(tls), meter, addr, until)
+                    .await?
             }
         };
         Link::start(wire, probe, self.limits)
             .await
             .map_err(DialError::Http)
     }
-}
 
-async fn try_each(
-    tls: Option<&TlsClient>,
-    addresses: Vec<SocketAddr>,
-    deadline: Instant,
-) -> Result<(Wire, Probe), DialError> {
-    let mut last = DialError::NoAddress;
-    let count = addresses.len();
-    for (index, addr) in addresses.into_iter().enumerate() {
-        // An address that swallows packets must leave time for the next.
-        let left = u32::try_from(count.saturating_sub(index))
-            .unwrap_or(u32::MAX)
-            .max(1);
-        let now = Instant::now();
-        let share = deadline.saturating_duration_since(now).checked_div(left);
-        let until = now
-            .checked_add(share.unwrap_or(Duration::ZERO))
-            .unwrap_or(deadline);
-        match timeout_at(until, try_one(tls, addr)).await {
-            Ok(Ok(connected)) => return Ok(connected),
-            Ok(Err(error)) if error.is_unreachable() => last = error,
-            Ok(Err(error)) => return Err(error),
-            Err(_) => last = DialError::TimedOut,
+    /// The handshake on a blocking thread, since signing blocks. A thread is taken only once TCP stands: a bank that
+    /// swallows packets must not hold the threads that the other banks need.
+    async fn shake_hands(
+        &self,
+        tls: Arc<TlsClient>,
+        meter: Meter,
+        addr: SocketAddr,
+        until: Instant,
+    ) -> Result<Wire, DialError> {
+        let place = timeout_at(until, Arc::clone(&self.handshakes).acquire_owned())
+            .await
+            .map_err(|_| DialError::ThreadsBusy)?
+            .map_err(|_| DialError::ThreadLost)?;
+        let runtime = Handle::current();
+        // The socket stays registered with the serving runtime; only the waiting and the signing happen here.
+        let thread = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            runtime.block_on(timeout_at(until, tls.connect(meter)))
+        });
+        match timeout_at(until, thread).await {
+            Ok(Ok(Ok(Ok(stream)))) => Ok(Wire::tls(stream)),
+            Ok(Ok(Ok(Err(source)))) => Err(DialError::Handshake { addr, source }),
+            Ok(Ok(Err(_))) | Err(_) => Err(DialError::TimedOut),
+            Ok(Err(_)) => Err(DialError::ThreadLost),
         }
     }
-    Err(last)
-}
-
-async fn try_one(tls: Option<&TlsClient>, addr: SocketAddr) -> Result<(Wire, Probe), DialError> {
-    let tcp = |source| DialError::Tcp { addr, source };
-    let socket = TcpStream::connect(addr).await.map_err(tcp)?;
-    // A request is one or two small writes: Nagle's algorithm would hold the second back for a round trip.
-    socket.set_nodelay(true).map_err(tcp)?;
-    let (meter, probe) = Meter::new(socket);
-    let wire = match tls {
-        None => Wire::plain(meter),
-        Some(tls) => {
-            let stream = tls.connect(meter).await;
-            Wire::tls(stream.map_err(|source| DialError::Handshake { addr, source })?)
-        }
-    };
-    Ok((wire, probe))
 }

@@ -155,7 +155,7 @@ impl Bank {
             on_outcome(Outcome::Unknown);
             let failed = match link.exchange(request, deadline, limits).await {
                 Ok(answer) => {
-                    if connection == Connection::Pooled {
+                    if connection == Connection::Pooled && link.is_done().await {
                         self.pool.put(link);
                     }
                     return Ok(answer);
@@ -249,7 +249,12 @@ impl Bank {
         let until = earlier(Instant::now(), self.timeouts.connect, total);
         let addresses = self.resolver.addresses(until).await;
         let result = self.dialler.dial(&addresses, until).await;
-        trial.settle(!result.as_ref().is_err_and(DialError::is_unreachable));
+        if let Some(reachable) = result
+            .as_ref()
+            .map_or_else(DialError::reachable, |_| Some(true))
+        {
+            trial.settle(reachable);
+        }
         let link = result.map_err(|error| Refused::new(problem_of(&error), error.to_string()))?;
         self.counts.opened.fetch_add(1, Ordering::Relaxed);
         Ok(link)
@@ -311,7 +316,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A permitted connect: told to the breaker, or given back if its caller's handler is dropped half way.
+/// A permitted connect: told to the breaker, or given back if it taught nothing of the bank (the caller's handler was
+/// dropped half way, or this machine was at its own limits).
 struct Trial<'b> {
     breaker: &'b Mutex<Breaker>,
     settled: bool,
@@ -350,6 +356,10 @@ fn problem_of(error: &DialError) -> Problem {
         DialError::Http(_) | DialError::ThreadLost => (
             Code::BankUnreachable,
             "the connection to the bank could not be used. Nothing was sent".to_owned(),
+        ),
+        DialError::Exhausted(_) => (
+            Code::Overloaded,
+            "this machine gives no further connection (files, ports or memory); try again. Nothing was sent".to_owned(),
         ),
         DialError::ThreadsBusy => (
             Code::Overloaded,

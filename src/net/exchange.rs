@@ -4,9 +4,10 @@
 //! that means is decided in [`policy::outcome`](crate::policy::outcome); whether to try again, in `bank::send`.
 
 use std::error::Error as StdError;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -118,6 +119,21 @@ impl Link {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    /// Whether the last exchange is over on both sides. A bank that answers early, without reading the request to its end,
+    /// leaves a rest of it here: such a connection takes no other. Gives hyper a moment of the runtime to notice the end.
+    pub async fn is_done(&mut self) -> bool {
+        let ready = self.sender.ready();
+        tokio::pin!(ready);
+        for _ in 0..2 {
+            let now = poll_fn(|cx| Poll::Ready(ready.as_mut().poll(cx))).await;
+            match now {
+                Poll::Ready(result) => return result.is_ok(),
+                Poll::Pending => tokio::task::yield_now().await,
+            }
+        }
+        false
     }
 
     /// Sends one request and reads its whole answer. After an error the connection must be dropped.
