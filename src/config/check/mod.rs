@@ -6,6 +6,7 @@
 mod bank;
 mod bounds;
 mod listen;
+mod parse;
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -45,7 +46,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let raw: file::File = serde_yaml::from_str(text).map_err(|error| ConfigError {
         file: path.to_owned(),
-        mistakes: vec![parse_mistake(&error, text)],
+        mistakes: vec![parse::mistake(&error, text)],
     })?;
     // Resolved once: a later change of the working directory must not move what is relative.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -101,83 +102,6 @@ fn read(path: &Path) -> Result<String, Mistake> {
         ));
     }
     Ok(text)
-}
-
-/// The parser's own message, its place and path pulled out of the sentence.
-fn parse_mistake(error: &serde_yaml::Error, text: &str) -> Mistake {
-    let position = error.location().map(|place| (place.line(), place.column()));
-    let mut message = error.to_string();
-    if let Some(at) = message.find(" at line ") {
-        message.truncate(at);
-    }
-    let (path, message) = match message.split_once(": ") {
-        Some((path, rest)) if is_key_path(path) => (path.to_owned(), rest.to_owned()),
-        _ => (String::new(), message),
-    };
-    let help = help_for(&message, text);
-    Mistake {
-        position,
-        path,
-        message,
-        help,
-    }
-}
-
-fn is_key_path(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_.[]-".contains(&b))
-}
-
-fn help_for(message: &str, text: &str) -> String {
-    if message == "not in this version" {
-        return "remove it: this version does not enforce it, and says so instead of ignoring it"
-            .to_owned();
-    }
-    if message.starts_with("unknown field") {
-        let mut quoted = message.split('`').skip(1).step_by(2);
-        let unknown = quoted.next().unwrap_or_default();
-        return match quoted
-            .filter(|known| distance(unknown, known) <= 2)
-            .min_by_key(|known| distance(unknown, known))
-        {
-            Some(known) => format!("did you mean `{known}`?"),
-            None => "remove it, or look it up in config.yaml.example".to_owned(),
-        };
-    }
-    if message.starts_with("missing field") {
-        return "add it; config.yaml.example shows how".to_owned();
-    }
-    if message.starts_with("duplicate") {
-        return "keep one of them".to_owned();
-    }
-    if text.contains('\t') && message.contains("token") {
-        return "indent with spaces: YAML takes no tabs".to_owned();
-    }
-    "config.yaml.example shows the form of every key".to_owned()
-}
-
-/// Levenshtein's distance, for names of keys.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut last = i;
-        let mut left = i.saturating_add(1);
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
-            let replace = last.saturating_add(usize::from(from != *to));
-            last = *cell;
-            left = replace
-                .min(left.saturating_add(1))
-                .min(cell.saturating_add(1));
-            *cell = left;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 impl Checker {
