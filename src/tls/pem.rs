@@ -26,9 +26,18 @@ pub enum PemError {
         /// The file.
         path: PathBuf,
     },
-    /// DER, or PKCS#12.
+    /// A certificate as DER, or PKCS#12.
     #[error(
-        "{0}: is binary (DER or PKCS#12), not PEM; convert it: openssl pkcs12 -in {0} -nodes -out NEW.pem, or openssl pkey -inform DER -in {0} -out NEW.key",
+        "{0}: is binary (DER or PKCS#12), not PEM; convert it: openssl x509 -inform DER -in {0} -out NEW.crt, or openssl pkcs12 -in {0} -nokeys -out NEW.crt",
+        path.display()
+    )]
+    CertificateDer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key as DER, or PKCS#12.
+    #[error(
+        "{0}: is binary (DER or PKCS#12), not PEM; convert it: openssl pkcs12 -in {0} -nodes -nocerts -out NEW.key, or openssl pkey -inform DER -in {0} -out NEW.key",
         path.display()
     )]
     Der {
@@ -103,7 +112,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemErro
     let bytes = read(path)?;
     let path = || path.to_owned();
     if bytes.first() == Some(&0x30) {
-        return Err(PemError::Der { path: path() });
+        return Err(PemError::CertificateDer { path: path() });
     }
     let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&bytes).collect();
     let found = found.map_err(|_| PemError::Damaged {
@@ -274,6 +283,20 @@ mod tests {
         ));
         let broken = "-----BEGIN PRIVATE KEY-----\nA*AA\n-----END PRIVATE KEY-----\n";
         assert!(matches!(key(broken), Err(PemError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_binary_file_names_the_command_for_what_it_should_hold() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bank.cer");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::default();
+        std::fs::write(&path, params.self_signed(&key).unwrap().der()).unwrap();
+        let told = certificates(&path).unwrap_err().to_string();
+        assert!(told.contains("openssl x509 -inform DER"), "{told}");
+        std::fs::write(&path, key.serialize_der()).unwrap();
+        let told = private_key(&path).unwrap_err().to_string();
+        assert!(told.contains("openssl pkey -inform DER"), "{told}");
     }
 
     proptest::proptest! {
