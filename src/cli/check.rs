@@ -1,5 +1,6 @@
 //! `priorgate check`: `run` without binding. The same loader, the same files, and what an operator should know besides.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +12,9 @@ use serde::Serialize;
 use super::style::Style;
 use super::{CONFIG, OK, PROBLEM};
 use crate::admin::status::Timestamp;
-use crate::config::{Bank, Config, Listen, TcpAccess, Tls, TlsVersion, Transport};
+use crate::config::{
+    AdminUnix, Bank, Config, ConfigError, Listen, TcpAccess, Tls, TlsVersion, Transport,
+};
 use crate::gate::material::Material;
 use crate::net::exchange::chain;
 use crate::tls::identity::{self, Identity, IdentityError, Leaf};
@@ -51,12 +54,7 @@ pub(super) fn run(config: &Path, days: u32, json: bool, style: Style, out: &mut 
         Err(error) => {
             // A closed pipe is noticed by the caller of this.
             let _ = if json {
-                let mistakes: Vec<String> = error.to_string().lines().map(str::to_owned).collect();
-                writeln!(
-                    out,
-                    "{}",
-                    serde_json::json!({"ok": false, "configuration": mistakes})
-                )
+                writeln!(out, "{}", mistakes(&error))
             } else {
                 writeln!(out, "{error}")
             };
@@ -75,6 +73,7 @@ pub(super) fn run(config: &Path, days: u32, json: bool, style: Style, out: &mut 
     );
     for bank in &config.banks {
         report.bank(bank);
+        report.two_hats(bank, config.admin.unix.as_ref());
     }
     let problems = report
         .findings
@@ -83,6 +82,21 @@ pub(super) fn run(config: &Path, days: u32, json: bool, style: Style, out: &mut 
         .count();
     let _ = report.print(problems, json, style, out);
     if problems == 0 { OK } else { PROBLEM }
+}
+
+/// The mistakes of a configuration for a program: one object each, as on the terminal.
+fn mistakes(error: &ConfigError) -> serde_json::Value {
+    let mistakes = error.mistakes.iter().map(|mistake| {
+        serde_json::json!({
+            "line": mistake.position.map(|(line, _)| line),
+            "column": mistake.position.map(|(_, column)| column),
+            "key": mistake.path,
+            "message": mistake.message,
+            "help": mistake.help,
+        })
+    });
+    let mistakes: Vec<_> = mistakes.collect();
+    serde_json::json!({"ok": false, "file": error.file, "mistakes": mistakes})
 }
 
 impl Report {
@@ -115,9 +129,13 @@ impl Report {
         for listen in &bank.listen {
             match listen {
                 Listen::Tcp {
+                    addr,
                     access: TcpAccess::TokenFiles(files),
-                    ..
                 } => {
+                    if !addr.ip().is_loopback() {
+                        let message = "not loopback (unsafe_listen): tokens and requests cross the network in the clear";
+                        self.add(Level::Warning, format!("{}: {addr}", bank.name), message);
+                    }
                     for file in files {
                         self.secret(
                             &bank.name,
@@ -166,21 +184,33 @@ impl Report {
     fn identity(&mut self, bank: &str, tls: &Tls) {
         let cert = format!("{bank}: identity.cert_file");
         let key = format!("{bank}: identity.key_file");
-        let leaf = pem::certificates(&tls.cert_file)
-            .map_err(IdentityError::from)
-            .and_then(|chain| identity::leaf(&tls.cert_file, &chain));
-        match &leaf {
-            Ok(facts) => self.expiry(&cert, "the client certificate", facts),
+        let certificates = pem::certificates(&tls.cert_file).map_err(IdentityError::from);
+        let facts = certificates.and_then(|chain| {
+            let issuers = chain.iter().skip(1).map(identity::describe);
+            let issuers: Vec<_> = issuers.collect();
+            Ok((identity::leaf(&tls.cert_file, &chain)?, issuers))
+        });
+        // Whoever can read the key is worth knowing even when the certificate is not there.
+        self.key_mode(&key, &tls.key_file);
+        match facts {
+            Ok((leaf, issuers)) => {
+                self.expiry(&cert, "the client certificate", &leaf);
+                for issuer in issuers {
+                    match issuer {
+                        Ok(facts) => self.expiry(&cert, "an intermediate certificate", &facts),
+                        Err(error) => self.add(Level::Problem, &cert, chain(&error)),
+                    }
+                }
+            }
             Err(IdentityError::Pem(error)) if error.is_permission_denied() => {
                 self.add(Level::NotChecked, cert, "this user may not read it");
                 return;
             }
             Err(error) => {
-                self.add(Level::Problem, cert, chain(error));
+                self.add(Level::Problem, cert, chain(&error));
                 return;
             }
         }
-        self.mode(&key, &tls.key_file);
         match Identity::load(&tls.cert_file, &tls.key_file) {
             Ok(_) => self.add(Level::Ok, key, "the private key belongs to the certificate"),
             Err(IdentityError::Pem(error)) if error.is_permission_denied() => {
@@ -203,6 +233,36 @@ impl Report {
                 self.add(Level::NotChecked, subject, "this user may not read it");
             }
             Some(error) => self.add(Level::Problem, subject, chain(&error)),
+        }
+    }
+
+    /// As for every secret; a key needs no group besides, unlike a token, which PHP's reads.
+    fn key_mode(&mut self, subject: &str, file: &Path) {
+        self.mode(subject, file);
+        let mode = fs::metadata(file).map_or(0, |metadata| metadata.mode() & 0o777);
+        if mode & 0o066 == 0o040 {
+            let message = format!(
+                "{}: its group can read it (mode {mode:04o}); chmod g-r it, unless the group is the gate's alone",
+                file.display()
+            );
+            self.add(Level::Warning, subject, message);
+        }
+    }
+
+    /// A caller that is an operator, too: whoever takes over PHP could reload the gate.
+    fn two_hats(&mut self, bank: &Bank, admin: Option<&AdminUnix>) {
+        let callers = bank.listen.iter().flat_map(|listen| match listen {
+            Listen::Unix { callers, .. } => callers.as_slice(),
+            Listen::Tcp { .. } => &[],
+        });
+        let operators = admin.map_or(&[][..], |admin| &admin.operators);
+        let both: BTreeSet<u32> = callers
+            .filter(|uid| operators.contains(uid))
+            .copied()
+            .collect();
+        for uid in both {
+            let message = format!("uid {uid} is a caller and an operator; use two users");
+            self.add(Level::Warning, format!("{}: callers", bank.name), message);
         }
     }
 
@@ -287,5 +347,145 @@ impl Report {
             1 => writeln!(out, "1 problem found"),
             n => writeln!(out, "{n} problems found"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd,
+    };
+
+    use super::*;
+
+    /// A directory with an identity, its CA and a configuration.
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new(config: &str, intermediate: CertificateParams) -> Self {
+            let place = Self(tempfile::tempdir().unwrap());
+            let mut ca = CertificateParams::default();
+            ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let root = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+            let middle_key = KeyPair::generate().unwrap();
+            let middle = CertifiedIssuer::signed_by(intermediate, middle_key, &root).unwrap();
+            let key = KeyPair::generate().unwrap();
+            let leaf = CertificateParams::default()
+                .signed_by(&key, &middle)
+                .unwrap();
+            let chain = format!("{}{}", leaf.pem(), middle.pem());
+            place.write("ca.pem", 0o644, &root.pem());
+            place.write("c.crt", 0o644, &chain);
+            place.write("c.key", 0o600, &key.serialize_pem());
+            place.write("token", 0o640, "0123456789abcdef0123456789abcdef");
+            place.write("config.yaml", 0o644, config);
+            place
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn write(&self, name: &str, mode: u32, text: &str) {
+            fs::write(self.path(name), text).unwrap();
+            fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+
+        fn check(&self, json: bool) -> (u8, String) {
+            let mut out = Vec::new();
+            let config = self.path("config.yaml");
+            let code = run(&config, 30, json, Style::plain(), &mut out);
+            (code, String::from_utf8(out).unwrap())
+        }
+    }
+
+    fn config(listen: &str, admin: &str) -> String {
+        format!(
+            "banks:\n  - name: b\n    url: https://bank.test\n    trust: {{ca_file: ca.pem}}\n    \
+             identity: {{cert_file: c.crt, key_file: c.key}}\n    listen: [{listen}]\n    \
+             routes: [{{name: r, method: GET, path: /}}]\nadmin: {admin}\n"
+        )
+    }
+
+    fn quiet() -> String {
+        config("{unix: s, callers: [1]}", "{unix: a, operators: [0]}")
+    }
+
+    fn authority() -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+    }
+
+    #[test]
+    fn a_place_without_fault_has_neither_problem_nor_warning() {
+        let (code, told) = Place::new(&quiet(), authority()).check(false);
+        assert_eq!(code, OK, "{told}");
+        assert!(!told.contains("warning"), "{told}");
+    }
+
+    #[test]
+    fn an_expired_intermediate_certificate_is_a_problem() {
+        let mut params = authority();
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(2001, 1, 1);
+        let (code, told) = Place::new(&quiet(), params).check(false);
+        assert_eq!(code, PROBLEM, "{told}");
+        assert!(told.contains("an intermediate certificate"), "{told}");
+        assert!(told.contains("expired at 2001-01-01"), "{told}");
+    }
+
+    #[test]
+    fn a_key_that_a_group_can_read_is_a_warning_and_told_once() {
+        let place = Place::new(&quiet(), authority());
+        for (mode, code, warnings) in [(0o640, OK, 1), (0o644, PROBLEM, 0), (0o660, PROBLEM, 0)] {
+            let key = fs::read_to_string(place.path("c.key")).unwrap();
+            place.write("c.key", mode, &key);
+            let (found, told) = place.check(false);
+            assert_eq!(found, code, "{mode:o}: {told}");
+            let group = told.matches("its group can read it").count();
+            assert_eq!(group, warnings, "{mode:o}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_readable_key_is_told_even_without_its_certificate() {
+        let place = Place::new(&quiet(), authority());
+        fs::remove_file(place.path("c.crt")).unwrap();
+        let key = fs::read_to_string(place.path("c.key")).unwrap();
+        place.write("c.key", 0o644, &key);
+        let (code, told) = place.check(false);
+        assert_eq!(code, PROBLEM, "{told}");
+        assert!(told.contains("every local user can read it"), "{told}");
+    }
+
+    #[test]
+    fn what_is_allowed_but_dangerous_is_a_warning() {
+        let listen = "{unix: s, callers: [1, 0]}, {unix: t, callers: [0]}, \
+                      {tcp: \"192.0.2.1:1\", unsafe_listen: true, token_files: [token]}";
+        let text = config(listen, "{unix: a, operators: [0, 7]}");
+        let (code, told) = Place::new(&text, authority()).check(false);
+        assert_eq!(code, OK, "{told}");
+        let both = told.matches("uid 0 is a caller and an operator").count();
+        assert_eq!(both, 1, "{told}");
+        assert!(told.contains("192.0.2.1:1: not loopback"), "{told}");
+    }
+
+    #[test]
+    fn a_program_is_given_the_place_of_each_mistake() {
+        let place = Place::new("banks: 5\n", authority());
+        let (code, told) = place.check(true);
+        assert_eq!(code, CONFIG);
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let mistake = &told["mistakes"][0];
+        assert_eq!(told["ok"], false);
+        assert_eq!(
+            (&mistake["line"], &mistake["key"]),
+            (&1.into(), &"banks".into())
+        );
+        assert_eq!(mistake["message"], "expected a list, found a number");
     }
 }
