@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::scalar::{
-    Address, FileMode, FilePath, Header, Ip, Later, Level, Name, RouteMethod, RoutePath, Sha256,
-    Size, Span, User, Version,
+    Address, BankName, FileMode, FilePath, Header, Ip, Later, Level, Name, RouteMethod, RoutePath,
+    Sha256, Size, Span, Url, User, Version,
 };
 
 /// The configuration of priorgate.
@@ -42,9 +42,9 @@ pub struct File {
 #[serde(deny_unknown_fields)]
 pub struct Bank {
     /// A label in records and commands.
-    pub name: Name,
+    pub name: BankName,
     /// The origin: `https://host[:port]`.
-    pub url: String,
+    pub url: Url,
     /// Allows an `http://` URL to a loopback address.
     #[serde(default)]
     pub allow_plaintext_loopback: bool,
@@ -332,8 +332,10 @@ pub struct Shutdown {
 #[serde(rename_all = "kebab-case")]
 pub enum Hardening {
     /// Not in this version.
+    #[schemars(skip)]
     Required,
     /// Not in this version.
+    #[schemars(skip)]
     BestEffort,
     /// Nothing is confined.
     Disabled,

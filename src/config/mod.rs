@@ -6,6 +6,7 @@
 pub mod check;
 pub mod error;
 pub mod file;
+pub mod origin;
 pub mod scalar;
 pub mod schema;
 

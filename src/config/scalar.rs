@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::origin::Origin;
 use crate::policy::route::{Method, PathPattern};
 use crate::policy::units::{parse_duration, parse_size};
 
@@ -82,18 +83,22 @@ scalar!(
     }
 );
 scalar!(
-    /// `[a-z0-9_-]{1,32}`: a label in logs and commands.
+    /// `[a-z0-9-]{1,32}`: a bank's label in logs and commands.
+    BankName(String),
+    "a name of 1 to 32 lower-case letters, digits and `-`",
+    |text| label(text, b"-").ok_or_else(|| "expected a name of 1 to 32 lower-case letters, digits and `-`".to_owned())
+);
+scalar!(
+    /// `[a-z0-9_-]{1,32}`: a route's label in logs and commands.
     Name(String),
     "a name of 1 to 32 lower-case letters, digits, `-` and `_`",
-    |text| {
-        let good = (1..=32).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
-        if good {
-            Ok(text.to_owned())
-        } else {
-            Err("expected a name of 1 to 32 lower-case letters, digits, `-` and `_`".to_owned())
-        }
-    }
+    |text| label(text, b"-_").ok_or_else(|| "expected a name of 1 to 32 lower-case letters, digits, `-` and `_`".to_owned())
+);
+scalar!(
+    /// A bank's origin.
+    Url(Origin),
+    "an origin such as https://api.bank.example",
+    |text| Origin::parse(text).map_err(|error| error.to_string())
 );
 scalar!(
     /// An HTTP method that a route may name.
@@ -111,7 +116,11 @@ scalar!(
     /// A file, relative to the configuration file.
     FilePath(PathBuf),
     "the path of a file",
-    |text| if text.is_empty() { Err("expected a path, found an empty string".to_owned()) } else { Ok(text.into()) }
+    |text| match text {
+        "" => Err("expected a path, found an empty string".to_owned()),
+        _ if text.contains('\0') => Err("expected a path without NUL".to_owned()),
+        _ => Ok(text.into()),
+    }
 );
 scalar!(
     /// An address and port.
@@ -136,7 +145,8 @@ scalar!(
     FileMode(u32),
     "permission bits in octal, in quotes, such as \"0660\"",
     |text| match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode <= 0o777 => Ok(mode),
+        // A sign would be taken, too.
+        Ok(mode) if mode <= 0o777 && !text.starts_with('+') => Ok(mode),
         Ok(_) | Err(_) => Err("expected permission bits in octal and in quotes, such as \"0660\"".to_owned()),
     }
 );
@@ -170,6 +180,14 @@ scalar!(
     }
 );
 
+fn label(text: &str, marks: &[u8]) -> Option<String> {
+    let good = (1..=32).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || marks.contains(&b));
+    good.then(|| text.to_owned())
+}
+
 fn parse_sha256(text: &str) -> Result<[u8; 32], String> {
     let wrong = || "expected 64 hexadecimal digits".to_owned();
     let mut out = [0_u8; 32];
@@ -183,7 +201,7 @@ fn parse_sha256(text: &str) -> Result<[u8; 32], String> {
     Ok(out)
 }
 
-/// A user: a name, or a uid as a number.
+/// A user or a group: a name, or a uid or gid as a number.
 #[derive(Clone, Debug)]
 pub enum User {
     /// Resolved when the configuration is checked.
@@ -199,19 +217,22 @@ impl<'de> Deserialize<'de> for User {
             type Value = User;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a user name, or a uid")
+                f.write_str("a name, or a uid or gid as a number")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<User, E> {
-                Ok(text
-                    .parse()
-                    .map_or_else(|_| User::Name(text.to_owned()), User::Uid))
+                match text.parse() {
+                    Ok(id) => self.visit_u64(id),
+                    Err(_) => Ok(User::Name(text.to_owned())),
+                }
             }
 
-            fn visit_u64<E: de::Error>(self, uid: u64) -> Result<User, E> {
-                u32::try_from(uid)
-                    .map(User::Uid)
-                    .map_err(|_| E::custom("a uid has 32 bits"))
+            fn visit_u64<E: de::Error>(self, id: u64) -> Result<User, E> {
+                match u32::try_from(id) {
+                    // chown(2) reads the largest as "no change", SO_PEERCRED gives it for "nobody known".
+                    Ok(id) if id < u32::MAX => Ok(User::Uid(id)),
+                    Ok(_) | Err(_) => Err(E::custom("expected a uid or gid below 4294967295")),
+                }
             }
         }
         deserializer.deserialize_any(UserVisitor)
@@ -228,7 +249,7 @@ impl JsonSchema for User {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["string", "integer"], "description": "a user name, or a uid" })
+        json_schema!({ "type": ["string", "integer"], "description": "a name, or a uid or gid as a number" })
     }
 }
 

@@ -65,6 +65,10 @@ fn every_mistake_is_told_in_its_own_words_with_exit_code_78() {
 
 #[test]
 fn no_two_mistakes_are_told_in_the_same_words() {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        // The files are being written by the test beside this one.
+        return;
+    }
     let mut told: Vec<String> = files("bad")
         .iter()
         .map(|config| {
@@ -135,4 +139,6 @@ fn the_schema_is_json_and_knows_the_keys() {
         schema.pointer("/properties/journal").is_none(),
         "a key that is refused"
     );
+    let text = schema.to_string();
+    assert!(!text.contains("best-effort"), "a value that is refused");
 }

@@ -3,21 +3,27 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use http::{HeaderName, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use rustls::pki_types::ServerName;
 
 use super::Checker;
+use crate::config::origin::Origin;
 use crate::config::{Bank, Headers, Remote, SetHeader, Tls, TlsVersion, Transport, file};
-use crate::policy::headers::{IDEMPOTENCY_KEY, PRIORGATE_TOKEN, X_REQUEST_ID};
+use crate::policy::headers::{self, IDEMPOTENCY_KEY, PRIORGATE_TOKEN, X_REQUEST_ID};
 use crate::policy::route::{Connection, Route};
 
-/// Names that `headers` may not touch: framing, routing, and what this program sets itself.
-const OURS: [HeaderName; 11] = [
+/// Names that `headers` may not touch: framing, hop-by-hop fields (RFC 9110 section 7.6.1), routing, and what this
+/// program sets itself. Cookies belong to a browser's session, and no browser may call.
+const OURS: [HeaderName; 15] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::COOKIE,
     header::EXPECT,
     header::HOST,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
     header::TE,
     header::TRAILER,
     header::TRANSFER_ENCODING,
@@ -28,7 +34,7 @@ const OURS: [HeaderName; 11] = [
 
 impl Checker {
     pub(super) fn bank(&mut self, at: &str, raw: file::Bank) -> Bank {
-        let (remote, plain) = self.remote(&format!("{at}.url"), &raw.url);
+        let Origin { plain, remote } = raw.url.0.clone();
         let transport = if plain {
             self.plaintext(at, &raw, &remote)
         } else {
@@ -69,86 +75,6 @@ impl Checker {
             breaker,
             dns,
         }
-    }
-
-    /// An origin, and whether it is plaintext.
-    fn remote(&mut self, at: &str, url: &str) -> (Remote, bool) {
-        let nowhere = Remote {
-            host: String::new(),
-            port: 0,
-            authority: String::new(),
-        };
-        let expected =
-            "expected an origin such as https://api.bank.example or https://api.bank.example:9345";
-        let Ok(uri) = url.parse::<Uri>() else {
-            self.mistake(at, expected, "paths belong to routes");
-            return (nowhere, false);
-        };
-        let plain = match uri.scheme_str() {
-            Some("https") => false,
-            Some("http") => true,
-            _ => {
-                self.mistake(at, expected, "start it with https://");
-                return (nowhere, false);
-            }
-        };
-        let bare = url.trim_end_matches('/').len().saturating_add(1) >= url.len()
-            && matches!(uri.path(), "" | "/")
-            && uri.query().is_none();
-        let authority = uri
-            .authority()
-            .map(http::uri::Authority::as_str)
-            .unwrap_or_default();
-        if authority.contains('@') {
-            self.mistake(
-                at,
-                "holds a user or a password, which would end in logs and process lists",
-                "put the value of an Authorization header into a file: headers.set_files",
-            );
-            return (nowhere, plain);
-        }
-        if !bare || url.contains('#') {
-            self.mistake(
-                at,
-                expected,
-                "no path, query or fragment: paths belong to routes",
-            );
-            return (nowhere, plain);
-        }
-        let host = uri
-            .host()
-            .unwrap_or_default()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        let default = if plain { 80 } else { 443 };
-        let port = uri.port_u16().unwrap_or(default);
-        if host.is_empty() || port == 0 || ServerName::try_from(host.as_str()).is_err() {
-            self.mistake(
-                at,
-                expected,
-                "the host is a DNS name or an IP address, the port 1 to 65535",
-            );
-            return (nowhere, plain);
-        }
-        let shown = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.clone()
-        };
-        let authority = if port == default {
-            shown
-        } else {
-            format!("{shown}:{port}")
-        };
-        (
-            Remote {
-                host,
-                port,
-                authority,
-            },
-            plain,
-        )
     }
 
     fn plaintext(&mut self, at: &str, raw: &file::Bank, remote: &Remote) -> Transport {
@@ -210,7 +136,7 @@ impl Checker {
         let server_name = trust
             .and_then(|trust| trust.server_name.clone())
             .unwrap_or_else(|| remote.host.clone());
-        if ServerName::try_from(server_name.as_str()).is_err() && !server_name.is_empty() {
+        if ServerName::try_from(server_name.as_str()).is_err() {
             self.mistake(
                 format!("{at}.trust.server_name"),
                 "expected a DNS name or an IP address",
@@ -294,6 +220,13 @@ impl Checker {
                     "set the bank's with set_files",
                 );
             }
+            if is_refused(&name.0) {
+                self.mistake(
+                    &at,
+                    format!("a request with `{}` is refused, so it never passes", name.0),
+                    "remove it: a browser or a proxy sends it, and neither may use the bank identity",
+                );
+            }
             if !seen.insert(name.0.clone()) {
                 self.mistake(&at, "stands twice", "keep one");
             }
@@ -325,5 +258,43 @@ impl Checker {
                 "framing, routing and Priorgate-* headers are set by the gate; names with `_` are refused",
             );
         }
+    }
+}
+
+/// Whether the gate refuses every request with this header. Names with `_` have their own mistake.
+fn is_refused(name: &HeaderName) -> bool {
+    let one = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static(""))]);
+    !name.as_str().contains('_') && headers::judge(&one, std::slice::from_ref(name), false).is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::check::parse;
+
+    /// The key paths of the mistakes in a bank with this name and this trust.
+    fn mistakes(name: &str, trust: &str) -> Vec<String> {
+        let text = format!(
+            "banks: [{{name: {name}, url: \"https://bank.test\", trust: {{{trust}}}, identity: \
+             {{cert_file: c, key_file: k}}, listen: [{{unix: s, callers: [0]}}], routes: \
+             [{{name: r_1, method: GET, path: /}}]}}]"
+        );
+        match parse(Path::new("/config.yaml"), &text) {
+            Ok(_) => Vec::new(),
+            Err(error) => error.mistakes.into_iter().map(|it| it.path).collect(),
+        }
+    }
+
+    #[test]
+    fn a_route_may_have_an_underscore_in_its_name_and_a_bank_may_not() {
+        assert_eq!(mistakes("prior-bank", "ca_file: ca"), [""; 0]);
+        assert_eq!(mistakes("prior_bank", "ca_file: ca"), ["banks[0].name"]);
+    }
+
+    #[test]
+    fn an_empty_server_name_is_not_the_default() {
+        let trust = "ca_file: ca, server_name: \"\"";
+        assert_eq!(mistakes("b", trust), ["banks[0].trust.server_name"]);
     }
 }

@@ -1,6 +1,6 @@
 //! Listeners: what they bind, and what they ask of their callers. None asks nothing by accident.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -79,6 +79,14 @@ impl Checker {
             (Some(files), false) if !files.is_empty() => {
                 TcpAccess::TokenFiles(files.iter().map(|file| self.resolve(&file.0)).collect())
             }
+            (None, true) if !addr.ip().is_loopback() => {
+                self.mistake(
+                    format!("{at}.open_to_every_local_user"),
+                    "on an address that is not loopback this is open to the network",
+                    "use token_files",
+                );
+                return None;
+            }
             (None, true) => TcpAccess::OpenToEveryLocalUser,
             (Some(_), true) => {
                 self.mistake(
@@ -117,7 +125,7 @@ impl Checker {
                 "use a shorter one, for example below /run/priorgate",
             );
         }
-        if !self.sockets.insert(format!("unix {}", path.display())) {
+        if !self.socket_files.insert(path.clone()) {
             self.mistake(at, "another listener has this path", "choose another");
         }
         let gid = group.and_then(|group| self.group(&format!("{owner}.group"), &group));
@@ -130,12 +138,45 @@ impl Checker {
 
     /// Port 0 is never taken: the kernel gives each listener its own.
     pub(super) fn taken(&mut self, at: &str, addr: SocketAddr) {
-        if addr.port() != 0 && !self.sockets.insert(format!("tcp {addr}")) {
-            self.mistake(
-                at,
-                "another listener has this address and port",
-                "choose another port",
-            );
+        let other = self.addresses.iter().find(|other| clash(**other, addr));
+        if let Some(other) = other.filter(|_| addr.port() != 0) {
+            let message = if *other == addr {
+                "another listener has this address and port".to_owned()
+            } else {
+                format!("another listener's address, {other}, covers the same port")
+            };
+            self.mistake(at, message, "choose another port");
         }
+        self.addresses.push(addr);
+    }
+}
+
+/// Whether the kernel would refuse the second of the two: `0.0.0.0` is every IPv4 address, and `[::]` every address
+/// (ipv6(7), `IPV6_V6ONLY` is off by default).
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    let covers = |wide: IpAddr, narrow: IpAddr| {
+        wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
+    };
+    a.port() == b.port() && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unspecified_address_takes_the_port_of_those_that_it_covers() {
+        let clash = |a: &str, b: &str| {
+            let (a, b) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(clash(a, b), clash(b, a));
+            clash(a, b)
+        };
+        assert!(clash("127.0.0.1:1", "127.0.0.1:1"));
+        assert!(clash("0.0.0.0:1", "127.0.0.1:1"));
+        assert!(clash("[::]:1", "127.0.0.1:1"));
+        assert!(clash("[::]:1", "[::1]:1"));
+        assert!(!clash("0.0.0.0:1", "[::1]:1"));
+        assert!(!clash("127.0.0.2:1", "127.0.0.1:1"));
+        assert!(!clash("127.0.0.1:2", "127.0.0.1:1"));
     }
 }

@@ -11,6 +11,7 @@ mod parse;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::error::Mistake;
@@ -24,7 +25,8 @@ const FILE_MAX: u64 = 1 << 20;
 struct Checker {
     dir: PathBuf,
     mistakes: Vec<Mistake>,
-    sockets: HashSet<String>,
+    socket_files: HashSet<PathBuf>,
+    addresses: Vec<SocketAddr>,
 }
 
 /// Reads and checks a file.
@@ -44,6 +46,8 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 /// # Errors
 /// See [`Config::load`].
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    // Windows' editors write one, and the reader takes it for a document of its own.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let raw: file::File = serde_yaml::from_str(text).map_err(|error| ConfigError {
         file: path.to_owned(),
         mistakes: vec![parse::mistake(&error, text)],
@@ -54,7 +58,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let mut checker = Checker {
         dir,
         mistakes: Vec::new(),
-        sockets: HashSet::new(),
+        socket_files: HashSet::new(),
+        addresses: Vec::new(),
     };
     let config = checker.config(path.clone(), raw);
     if checker.mistakes.is_empty() {
