@@ -285,8 +285,17 @@ fn generation(
         limits: bank.limits.clone(),
         access: material.access,
         bank: Bank::new(parts),
+        url: url_of(bank),
         certificate: material.certificate,
     }
+}
+
+fn url_of(bank: &config::Bank) -> String {
+    let scheme = match &bank.transport {
+        config::Transport::PlaintextLoopback => "http",
+        config::Transport::Tls(_) => "https",
+    };
+    format!("{scheme}://{}", bank.remote.authority)
 }
 
 impl Replacement {

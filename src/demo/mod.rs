@@ -4,11 +4,12 @@
 //! and prints what happened. It owns the stage; what is played is in `scenario`.
 
 mod client;
+mod process;
 mod scenario;
 mod stage;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::style::Style;
@@ -63,24 +64,35 @@ fn play(options: &Options, style: Style, out: &mut dyn Write) -> Result<bool, Fa
         "  {:<6} https://{}   demands a client certificate; it is not a bank",
         "bank", stage.bank
     )?;
-    writeln!(out, "  {:<6} {}", "gate", stage.socket.display())?;
+    writeln!(out, "  {:<6} {}", "gate", quoted(&stage.socket))?;
     writeln!(out, "  {:<6} http://{}", "", stage.tcp)?;
-    writeln!(out, "  {:<6} {}", "files", stage.dir.display())?;
+    writeln!(out, "  {:<6} {}", "files", quoted(stage.dir()))?;
     writeln!(out)?;
     let good = scenario::play(&stage, style, out)?;
-    if options.once {
-        stage.end();
+    if options.once || stage.is_interrupted() {
         return Ok(good);
     }
     print_curl(&stage, style, out)?;
     stage.wait_for_interrupt();
-    stage.end();
     Ok(good)
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(&b));
+    if plain {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 /// Lines that work when pasted into another terminal.
 fn print_curl(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let dir = stage.dir.display();
+    let dir = quoted(stage.dir());
     writeln!(out)?;
     writeln!(
         out,
@@ -95,7 +107,7 @@ fn print_curl(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Result<()
     writeln!(
         out,
         "curl -sS --unix-socket {} http://localhost/installment/create \\",
-        stage.socket.display()
+        quoted(&stage.socket)
     )?;
     writeln!(
         out,

@@ -5,7 +5,6 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,12 +12,15 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::PATIENCE;
+use super::process::{GateProcess, Interrupt};
 use crate::sandbox::{self, Sandbox};
 use crate::tls::trust::Trust;
 
+/// The first line of a configuration of ours: a directory that holds one may be written anew.
+const MARK: &str = "# Made by `priorgate demo`: a throw-away bank and a throw-away certificate.";
+
 /// Everything that the scenario needs, up and running.
 pub(super) struct Stage {
-    pub(super) dir: PathBuf,
     pub(super) bank: SocketAddr,
     pub(super) control: SocketAddr,
     pub(super) socket: PathBuf,
@@ -26,9 +28,11 @@ pub(super) struct Stage {
     pub(super) tcp: SocketAddr,
     pub(super) admin: SocketAddr,
     pub(super) token: String,
-    gate: Child,
+    interrupt: Interrupt,
+    // Dropped in this order: the gate before its bank, the files last.
+    gate: GateProcess,
     sandbox: SandboxThread,
-    temporary: bool,
+    dir: StageDir,
 }
 
 /// Why the stage could not be built.
@@ -41,6 +45,8 @@ pub(super) enum StageError {
         #[source]
         source: io::Error,
     },
+    #[error("{} is not empty and not a demo's; name another directory, so that nothing of value is replaced", path.display())]
+    NotOurs { path: PathBuf },
     #[error("the sandbox bank did not start: {0}")]
     Sandbox(#[source] io::Error),
     #[error("the gate did not start: {0}")]
@@ -57,52 +63,50 @@ struct SandboxThread {
 impl Stage {
     /// Builds everything: directory, PKI, bank, configuration, gate.
     pub(super) fn build(dir: Option<&Path>) -> Result<Self, StageError> {
-        let (dir, temporary) = make_dir(dir)?;
-        let sandbox = SandboxThread::start(&dir)?;
+        // Before anything that would have to be tidied up.
+        let interrupt = Interrupt::listen().map_err(gate_error)?;
+        let dir = StageDir::make(dir)?;
+        let sandbox = SandboxThread::start(&dir.path)?;
         let (bank, control) = (sandbox.sandbox.bank_addr(), sandbox.sandbox.control_addr());
-        let token = make_token(&dir)?;
-        let config = dir.join("config.yaml");
-        write(&config, &config_text(&dir, bank, free_port()?))?;
-        let mut gate = Command::new(std::env::current_exe().map_err(gate_error)?)
-            .args(["run", "--config"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(create(&dir.join("gate.log"))?)
-            .spawn()
-            .map_err(gate_error)?;
-        let status = match wait_until_ready(&mut gate, &dir) {
-            Ok(status) => status,
-            Err(error) => {
-                // Nothing of the demo may outlive it.
-                let _ = gate.kill();
-                let _ = gate.wait();
-                return Err(error);
-            }
-        };
+        let token = make_token(&dir.path)?;
+        let config = dir.path.join("config.yaml");
+        write(&config, &config_text(bank, free_port()?))?;
+        let log = create(&dir.path.join("gate.log"))?;
+        let mut gate = GateProcess::start(&config, log).map_err(gate_error)?;
+        let status = gate.wait_until_ready(&dir.path, &interrupt)?;
         let address = |pointer: &str| {
-            status
-                .pointer(pointer)
-                .and_then(|found| found.as_str())
+            let found = status.pointer(pointer).and_then(|found| found.as_str());
+            let unclear = || StageError::Gate("its status names no address".to_owned());
+            found
                 .and_then(|found| found.parse().ok())
+                .ok_or_else(unclear)
         };
-        let unclear = || StageError::Gate("its status names no address".to_owned());
         let stage = Self {
             bank,
             control,
-            socket: dir.join("priorbank.sock"),
-            down_socket: dir.join("down.sock"),
-            tcp: address("/banks/0/listen/1/tcp").ok_or_else(unclear)?,
-            admin: address("/admin/tcp").ok_or_else(unclear)?,
+            socket: dir.path.join("priorbank.sock"),
+            down_socket: dir.path.join("down.sock"),
+            tcp: address("/banks/0/listen/1/tcp")?,
+            admin: address("/admin/tcp")?,
             token,
+            interrupt,
             gate,
             sandbox,
-            temporary,
             dir,
         };
-        write(&stage.dir.join("demo.env"), &stage.env_text())?;
-        write(&stage.dir.join("order.json"), super::scenario::ORDER)?;
+        write(&stage.dir().join("demo.env"), &stage.env_text())?;
+        write(&stage.dir().join("order.json"), super::scenario::ORDER)?;
         Ok(stage)
+    }
+
+    /// Where everything lies.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir.path
+    }
+
+    /// Whether the demo was told to end.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupt.is_told()
     }
 
     /// Speaks TLS to the bank without a certificate. Good if the bank refuses.
@@ -131,55 +135,13 @@ impl Stage {
 
     /// Waits for Ctrl-C or SIGTERM, or for the gate to end by itself.
     pub(super) fn wait_for_interrupt(&mut self) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let Ok(runtime) = runtime else { return };
-        runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut interrupt), Ok(mut terminate)) = (
-                signal(SignalKind::interrupt()),
-                signal(SignalKind::terminate()),
-            ) else {
-                return;
-            };
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => return,
-                    _ = terminate.recv() => return,
-                    () = tokio::time::sleep(Duration::from_millis(500)) => {
-                        if !matches!(self.gate.try_wait(), Ok(None)) {
-                            return;
-                        }
-                    }
-                }
-            }
-        });
-    }
-
-    /// Ends the gate gracefully, then the bank; removes what was temporary.
-    pub(super) fn end(&mut self) {
-        if let Some(pid) = rustix::process::Pid::from_raw(self.gate.id().cast_signed()) {
-            // Our own child, not yet waited for: the id is still its.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let until = Instant::now() + PATIENCE;
-        while matches!(self.gate.try_wait(), Ok(None)) {
-            if Instant::now() >= until {
-                let _ = self.gate.kill();
-                let _ = self.gate.wait();
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        self.sandbox.end();
-        if self.temporary {
-            let _ = fs::remove_dir_all(&self.dir);
+        while !self.interrupt.is_told() && !self.gate.has_ended() {
+            std::thread::park_timeout(Duration::from_millis(100));
         }
     }
 
     fn knock(&self) -> io::Result<()> {
-        let roots = Trust::load(&self.dir.join("bank-ca.pem"))
+        let roots = Trust::load(&self.dir().join("bank-ca.pem"))
             .map_err(io::Error::other)?
             .roots;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -203,20 +165,11 @@ impl Stage {
             "EGRESS_URL=http://{}\nEGRESS_SOCKET={}\nEGRESS_TOKEN_FILE={}\nBANK_URL=https://{}\nBANK_CONTROL_URL=http://{}\nADMIN_URL=http://{}\n",
             self.tcp,
             self.socket.display(),
-            self.dir.join("php.token").display(),
+            self.dir().join("php.token").display(),
             self.bank,
             self.control,
             self.admin,
         )
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        // Nothing of the demo may outlive it, whatever went wrong on the way.
-        if matches!(self.gate.try_wait(), Ok(None)) {
-            self.end();
-        }
     }
 }
 
@@ -247,8 +200,10 @@ impl SandboxThread {
             thread: Some(thread),
         })
     }
+}
 
-    fn end(&mut self) {
+impl Drop for SandboxThread {
+    fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
@@ -258,31 +213,53 @@ impl SandboxThread {
     }
 }
 
-fn make_dir(dir: Option<&Path>) -> Result<(PathBuf, bool), StageError> {
-    let (path, temporary) = match dir {
-        Some(dir) => (
-            std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
-            false,
-        ),
-        None => (
-            std::env::temp_dir().join(format!("priorgate-demo-{}", std::process::id())),
-            true,
-        ),
-    };
-    let failed = |source| StageError::File {
-        doing: "make the directory",
-        path: path.clone(),
-        source,
-    };
-    if temporary || !path.exists() {
-        // Not recursive for the temporary one: an existing directory is not ours.
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .recursive(!temporary)
-            .create(&path)
-            .map_err(failed)?;
+/// The demo's directory, removed when it was a temporary one.
+struct StageDir {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl StageDir {
+    fn make(dir: Option<&Path>) -> Result<Self, StageError> {
+        let (path, temporary) = match dir {
+            Some(dir) => (
+                std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
+                false,
+            ),
+            None => {
+                let name = format!("priorgate-demo-{}", std::process::id());
+                (std::env::temp_dir().join(name), true)
+            }
+        };
+        let failed = |source| StageError::File {
+            doing: "make the directory",
+            path: path.clone(),
+            source,
+        };
+        if temporary || !path.exists() {
+            // Not recursive for the temporary one: an existing directory is not ours.
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .recursive(!temporary)
+                .create(&path)
+                .map_err(failed)?;
+        }
+        let config = fs::read_to_string(path.join("config.yaml"));
+        let ours = config.is_ok_and(|text| text.starts_with(MARK));
+        if !ours && fs::read_dir(&path).map_err(failed)?.next().is_some() {
+            return Err(StageError::NotOurs { path });
+        }
+        Ok(Self { path, temporary })
     }
-    Ok((path, temporary))
+}
+
+impl Drop for StageDir {
+    fn drop(&mut self) {
+        if self.temporary {
+            // Best effort: it holds a throw-away PKI.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
 }
 
 fn make_token(dir: &Path) -> Result<String, StageError> {
@@ -308,22 +285,21 @@ fn free_port() -> Result<u16, StageError> {
         .map_err(gate_error)
 }
 
-fn config_text(dir: &Path, bank: SocketAddr, nobody: u16) -> String {
+fn config_text(bank: SocketAddr, nobody: u16) -> String {
     let uid = rustix::process::getuid().as_raw();
-    let dir = dir.display();
     let port = bank.port();
     let identity = "tls: {min_version: \"1.3\"}
     trust: {ca_file: bank-ca.pem, server_name: localhost}
     identity: {cert_file: client.crt, key_file: client.key}";
     format!(
-        "# Made by `priorgate demo`: a throw-away bank and a throw-away certificate.
+        "{MARK}
 banks:
   - name: priorbank
     url: https://localhost:{port}
     {identity}
     dns: {{addresses: [127.0.0.1]}}
     listen:
-      - {{unix: {dir}/priorbank.sock, mode: \"0660\", callers: [{uid}]}}
+      - {{unix: priorbank.sock, mode: \"0660\", callers: [{uid}]}}
       - {{tcp: \"127.0.0.1:0\", token_files: [php.token]}}
     routes:
       - {{name: create, method: POST, path: /installment/create}}
@@ -334,10 +310,10 @@ banks:
     {identity}
     dns: {{addresses: [127.0.0.1]}}
     listen:
-      - {{unix: {dir}/down.sock, mode: \"0660\", callers: [{uid}]}}
+      - {{unix: down.sock, mode: \"0660\", callers: [{uid}]}}
     routes:
       - {{name: create, method: POST, path: /installment/create}}
-admin: {{unix: {dir}/admin.sock, mode: \"0600\", operators: [{uid}], tcp: \"127.0.0.1:0\"}}
+admin: {{unix: admin.sock, mode: \"0600\", operators: [{uid}], tcp: \"127.0.0.1:0\"}}
 log: {{format: json, level: info}}
 "
     )
@@ -370,29 +346,4 @@ fn create(path: &Path) -> Result<fs::File, StageError> {
 
 fn gate_error(error: io::Error) -> StageError {
     StageError::Gate(error.to_string())
-}
-
-/// Asks the admin socket until it answers; an early end of the gate is told with its log.
-fn wait_until_ready(gate: &mut Child, dir: &Path) -> Result<serde_json::Value, StageError> {
-    let socket = dir.join("admin.sock");
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let asked = crate::cli::client::ask(&socket, &serde_json::json!({"command": "status"}));
-        if let Ok(status) = asked
-            && status.get("phase").and_then(|phase| phase.as_str()) == Some("ready")
-        {
-            return Ok(status);
-        }
-        if !matches!(gate.try_wait(), Ok(None)) {
-            let log = fs::read_to_string(dir.join("gate.log")).unwrap_or_default();
-            return Err(StageError::Gate(format!(
-                "it ended at once. Its log: {}",
-                log.trim()
-            )));
-        }
-        if Instant::now() >= until {
-            return Err(StageError::Gate("it was not ready in time".to_owned()));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

@@ -48,6 +48,8 @@ pub struct Generation {
     pub access: Vec<Access>,
     /// The way to the bank.
     pub bank: Bank,
+    /// The bank's origin, for the status.
+    pub url: String,
     /// The leaf certificate, for the status; `None` for plaintext.
     pub certificate: Option<CertificateFacts>,
 }

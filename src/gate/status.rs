@@ -47,8 +47,6 @@ pub enum Served {
 #[derive(Debug)]
 struct BankView {
     gate: BankGate,
-    url: String,
-    transport: Transport,
     listen: Vec<Served>,
 }
 
@@ -130,20 +128,11 @@ impl View {
     /// `served` are the listeners of each bank, in the order of the config.
     #[must_use]
     pub fn new(gate: &Gate, served: Vec<Vec<Served>>, admin_tcp: Option<SocketAddr>) -> Self {
-        let banks = gate.banks.iter().zip(&gate.config.banks).zip(served);
+        let banks = gate.banks.iter().zip(served);
         let banks = banks
-            .map(|((gate, bank), listen)| {
-                let (scheme, transport) = match &bank.transport {
-                    config::Transport::PlaintextLoopback => ("http", Transport::PlaintextLoopback),
-                    config::Transport::Tls(_) => ("https", Transport::Mtls),
-                };
-                let url = format!("{scheme}://{}", bank.remote.authority);
-                BankView {
-                    gate: gate.clone(),
-                    url,
-                    transport,
-                    listen,
-                }
+            .map(|(gate, listen)| BankView {
+                gate: gate.clone(),
+                listen,
             })
             .collect();
         let unix = gate.config.admin.unix.as_ref();
@@ -193,8 +182,11 @@ impl BankView {
         let requests = self.gate.egress.counts();
         Bank {
             name: self.gate.egress.name().to_owned(),
-            url: self.url.clone(),
-            transport: self.transport,
+            url: generation.url.clone(),
+            transport: match generation.certificate {
+                Some(_) => Transport::Mtls,
+                None => Transport::PlaintextLoopback,
+            },
             listen: self.listen.iter().map(listen_address).collect(),
             generation: generation.number,
             certificate: generation.certificate.as_ref().map(|facts| Certificate {

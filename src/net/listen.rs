@@ -5,9 +5,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::TcpListener;
 
 /// A bound listener that no runtime knows yet: start-up binds before it confines itself and starts threads.
@@ -180,23 +182,30 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
     if metadata.uid() != rustix::process::geteuid().as_raw() {
         return Err(not_ours("a socket of another user"));
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(ListenError::InUse {
+    match probe(path) {
+        // A full queue, too, has somebody behind it.
+        Ok(()) | Err(Errno::AGAIN) => Err(ListenError::InUse {
             path: path.to_owned(),
         }),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(|source| ListenError::Unix {
-                doing: "remove the stale socket",
-                path: path.to_owned(),
-                source,
-            })
-        }
-        Err(source) => Err(ListenError::Unix {
-            doing: "probe the socket",
+        Err(Errno::CONNREFUSED) => std::fs::remove_file(path).map_err(|source| ListenError::Unix {
+            doing: "remove the stale socket",
             path: path.to_owned(),
             source,
         }),
+        Err(errno) => Err(ListenError::Unix {
+            doing: "probe the socket",
+            path: path.to_owned(),
+            source: errno.into(),
+        }),
     }
+}
+
+/// Whether somebody listens. Does not block: a connect to a full queue would wait for ever (unix(7)).
+fn probe(path: &Path) -> Result<(), Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &address)
 }
 
 #[cfg(test)]

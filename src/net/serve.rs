@@ -58,6 +58,8 @@ where
         let _ = drain.wait_for(|drain| *drain).await;
     };
     let ended = tokio::select! {
+        // The connection first: what has arrived by now is read, and gets its answer.
+        biased;
         ended = connection.as_mut() => ended,
         () = told_to_drain => {
             connection.as_mut().graceful_shutdown();

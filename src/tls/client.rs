@@ -112,10 +112,15 @@ impl TlsClient {
         // A copy for each handshake: a few reference counts, so that "was it asked?" is this connection's own.
         let mut config = self.config.clone();
         config.client_auth_cert_resolver = Arc::clone(&witness) as Arc<dyn ResolvesClientCert>;
-        let stream = TlsConnector::from(Arc::new(config))
+        let shaken = TlsConnector::from(Arc::new(config))
             .connect(self.server_name.clone(), socket)
-            .await
-            .map_err(HandshakeError::from_io)?;
+            .await;
+        if witness.unfit.load(Ordering::Relaxed) {
+            return Err(HandshakeError::Signing(SigningFailed::new(
+                "the bank accepts none of the signature schemes that this kind of key has",
+            )));
+        }
+        let stream = shaken.map_err(HandshakeError::from_io)?;
         if witness.asked.load(Ordering::Relaxed) {
             Ok(stream)
         } else {
@@ -165,6 +170,8 @@ fn describe(reason: &rustls::CertificateError) -> String {
 struct ShowCertificate {
     certified: Arc<CertifiedKey>,
     asked: AtomicBool,
+    /// Our key has none of the schemes that were offered: rustls then shows no certificate at all.
+    unfit: AtomicBool,
 }
 
 impl ShowCertificate {
@@ -172,13 +179,17 @@ impl ShowCertificate {
         Self {
             certified,
             asked: AtomicBool::new(false),
+            unfit: AtomicBool::new(false),
         }
     }
 }
 
 impl ResolvesClientCert for ShowCertificate {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.asked.store(true, Ordering::Relaxed);
+        if self.certified.key.choose_scheme(schemes).is_none() {
+            self.unfit.store(true, Ordering::Relaxed);
+        }
         Some(Arc::clone(&self.certified))
     }
 

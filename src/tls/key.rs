@@ -15,6 +15,16 @@ pub struct SigningFailed {
     reason: String,
 }
 
+impl SigningFailed {
+    /// `reason` is for the operator's log.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+        }
+    }
+}
+
 /// A [`SigningKey`] whose failures can be told from every other failure of a handshake.
 #[derive(Debug)]
 pub struct ClientKey {
@@ -52,9 +62,7 @@ struct ClientSigner {
 impl Signer for ClientSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         self.signer.sign(message).map_err(|error| {
-            Error::Other(OtherError(Arc::new(SigningFailed {
-                reason: error.to_string(),
-            })))
+            Error::Other(OtherError(Arc::new(SigningFailed::new(error.to_string()))))
         })
     }
 

@@ -117,3 +117,67 @@ fn the_curl_lines_of_the_demo_work_when_pasted() {
         "{pasted:#?}"
     );
 }
+
+fn once(dir: &std::path::Path) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_priorgate"))
+        .args(["demo", "--once", "--dir"])
+        .arg(dir)
+        .output()
+        .unwrap();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
+#[test]
+fn the_demo_replaces_nothing_in_a_directory_that_is_not_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("client.key"), "precious").unwrap();
+    let (code, told) = once(dir.path());
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("not empty and not a demo's"), "{told}");
+    assert_eq!(
+        std::fs::read_to_string(dir.path().join("client.key")).unwrap(),
+        "precious"
+    );
+}
+
+#[test]
+fn the_demo_takes_a_directory_of_any_name_and_takes_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let odd = dir.path().join("a, b: 'c' #d");
+    for _ in 0..2 {
+        let (code, told) = once(&odd);
+        assert_eq!(code, Some(0), "{told}");
+    }
+}
+
+#[test]
+fn a_demo_that_is_told_to_end_leaves_no_gate_and_no_files() {
+    let child = Command::new(env!("CARGO_BIN_EXE_priorgate"))
+        .arg("demo")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut demo = Demo(child);
+    let lines = BufReader::new(demo.0.stdout.take().unwrap()).lines();
+    let files = lines
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("  files  ").map(str::to_owned))
+        .unwrap();
+    let socket = std::path::Path::new(&files).join("priorbank.sock");
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    let pid = Pid::from_raw(demo.0.id().cast_signed()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    eventually("the demo ends", || demo.0.try_wait().unwrap());
+    assert!(!std::path::Path::new(&files).exists());
+    let gates = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            command.contains(&files)
+        });
+    assert_eq!(gates.count(), 0, "a gate lives on");
+}

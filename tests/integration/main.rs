@@ -2,6 +2,8 @@
 
 // `cfg(test)` tells clippy that these are tests, helpers included.
 #[cfg(test)]
+mod bank_connections;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod config_golden;

@@ -147,6 +147,22 @@ fn a_bad_configuration_keeps_the_last_good_one() {
 }
 
 #[test]
+fn a_reload_that_changes_the_bank_shows_in_the_status() {
+    let world = World::new();
+    let (first, second) = (world.good_bank(), world.good_bank());
+    let gate = world.gate(first.port());
+    assert_eq!(create(&gate), 200);
+    let (old, new) = (first.port().to_string(), second.port().to_string());
+    let config = std::fs::read_to_string(gate.config()).unwrap();
+    replace(&gate.config(), &config.replace(&old, &new));
+    assert!(gate.command(&["reload"]).status.success());
+    assert_eq!(create(&gate), 200);
+    assert_eq!((first.requests().len(), second.requests().len()), (1, 1));
+    let url = format!("https://localhost:{new}");
+    assert_eq!(gate.status()["banks"][0]["url"], url);
+}
+
+#[test]
 fn a_request_that_runs_during_a_reload_ends_as_it_would_have() {
     let world = World::new();
     let (release, released) = std::sync::mpsc::channel::<()>();
