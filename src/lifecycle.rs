@@ -121,6 +121,8 @@ async fn live(mut gate: Gate, mut inbox: mpsc::Receiver<Command>, signals: &mut 
             }
         }
     }
+    // Whoever asks for a reload now is told at once that nobody carries it out.
+    drop(inbox);
     gate.life().enter(Phase::Draining);
     let _stopping = notifier.stopping("draining");
     let deadline = gate.drain_deadline();

@@ -92,7 +92,7 @@ impl Server {
         if self.operators.contains(&uid) {
             return Ok(());
         }
-        let message = format!("uid {uid} may not change anything; see admin.unix.operators");
+        let message = format!("uid {uid} may not change anything; see admin.operators");
         Err(Refusal::new("operator_required", message))
     }
 

@@ -43,7 +43,7 @@ pub enum ClientError {
     /// The socket's mode and group do not let us in.
     #[error(
         "uid {uid} may not connect to {}: run this as a user in the socket's group, or with sudo \
-         (see admin.unix.mode and admin.unix.group)",
+         (see admin.mode and admin.group)",
         path.display()
     )]
     Permission {

@@ -79,7 +79,7 @@ enum Command {
     },
     /// Make the running gate read its configuration and certificates again
     ///
-    /// Asks on the admin socket, which takes a uid listed in admin.unix.operators, and waits. When
+    /// Asks on the admin socket, which takes a uid listed in admin.operators, and waits. When
     /// anything is wrong the last good state serves on, the reason is printed, and the exit code
     /// is 1.
     Reload(Target),

@@ -13,7 +13,7 @@ use crate::policy::problem::Code;
 pub enum Outcome {
     /// The bank answered, and the answer was passed on.
     Answered,
-    /// Provably, no byte of the request reached the bank.
+    /// Provably, the bank has read nothing of the request.
     NotSent,
     /// The bank may have acted on it.
     Unknown,

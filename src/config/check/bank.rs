@@ -62,6 +62,13 @@ impl Checker {
         );
         let breaker = self.breaker(&format!("{at}.breaker"), raw.breaker.unwrap_or_default());
         let dns = self.dns(&format!("{at}.dns"), raw.dns.unwrap_or_default());
+        if !dns.addresses.is_empty() && remote.host.parse::<IpAddr>().is_ok() {
+            self.mistake(
+                format!("{at}.dns.addresses"),
+                "means nothing where the host of url is an address already",
+                "keep one: a name in url with addresses here, or the address in url alone",
+            );
+        }
         Bank {
             name: raw.name.0,
             remote,
