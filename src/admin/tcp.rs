@@ -36,7 +36,7 @@ pub async fn serve_tcp(listener: Listener, status: StatusFn, end: watch::Receive
         let (status, end) = (Arc::clone(&status), end.clone());
         tokio::spawn(async move {
             let _place = place;
-            let settings = serve::settings(RULES, PATIENCE, PATIENCE, LINGER);
+            let settings = serve::settings(RULES, PATIENCE, PATIENCE, PATIENCE, LINGER);
             let service = move |request, handle: Handle| {
                 let reply = answer(&request, &handle, &status);
                 async move { reply }

@@ -179,7 +179,7 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the request's first byte to the answer's last.
     pub response: Duration,
-    /// For the whole request; above the others, below PHP's own.
+    /// For the whole request; above the others, below PHP's own. As long again may the answer wait for its reader.
     pub total: Duration,
     /// How long a kept-alive caller may be silent, and how long it may leave an answer unread.
     pub idle: Duration,

@@ -151,7 +151,13 @@ impl Egress {
             max_bytes: limits.head,
             max_headers: limits.headers,
         };
-        let settings = serve::settings(rules, timeouts.head, timeouts.idle, limits.linger);
+        let settings = serve::settings(
+            rules,
+            timeouts.head,
+            timeouts.idle,
+            timeouts.total,
+            limits.linger,
+        );
         drop(generation);
         let (tcp, uid) = match &accepted {
             Accepted::Tcp(_) => (true, None),

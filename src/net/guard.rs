@@ -52,6 +52,8 @@ pub struct Settings {
     pub idle: Duration,
     /// The longest that a write may make no progress at all.
     pub write_stall: Duration,
+    /// The longest that a whole answer may wait for its reader, however often a byte is taken.
+    pub write_total: Duration,
     /// At the end of a connection on which the caller may still be sending: bytes that are read and
     /// dropped, so that the system sends no reset over an answer that the caller has not read yet.
     pub linger_bytes: usize,
@@ -75,6 +77,8 @@ pub struct Guard<S> {
     /// Idle, then head, then linger: one at a time.
     read_alarm: Alarm,
     write_alarm: Alarm,
+    /// When a write of the current answer first had to wait.
+    waiting_since: Option<Instant>,
 }
 
 /// Where the stream of requests is.
@@ -121,6 +125,7 @@ where
             read_closed: false,
             read_alarm: Alarm::default(),
             write_alarm: Alarm::default(),
+            waiting_since: None,
         };
         (guard, handle)
     }
@@ -133,6 +138,7 @@ where
                 let since = self.first_byte();
                 match self.scanner.scan(&self.scratch, &self.settings.rules) {
                     Verdict::Accept(accepted) => {
+                        self.waiting_since = None;
                         self.accept(&accepted, since);
                         return Poll::Ready(());
                     }
@@ -269,7 +275,7 @@ where
         Poll::Ready(())
     }
 
-    /// The result of a write, unless no write has got anywhere for too long.
+    /// The result of a write, unless no write has got anywhere for too long, or the answer has waited too long in all.
     fn unless_stalled<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -280,8 +286,11 @@ where
             return result;
         }
         if !self.write_alarm.is_set() {
+            let now = Instant::now();
+            let waited = now.duration_since(*self.waiting_since.get_or_insert(now));
+            let left = self.settings.write_total.saturating_sub(waited);
             self.write_alarm
-                .set_after(Instant::now(), self.settings.write_stall);
+                .set_after(now, self.settings.write_stall.min(left));
         }
         ready!(self.write_alarm.poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

@@ -72,14 +72,22 @@ where
     handle
 }
 
-/// The guard's settings for a listener.
+/// The guard's settings for a listener: `idle` bounds a caller's silence and a write without progress, `answer` the
+/// reading of a whole answer.
 #[must_use]
-pub fn settings(rules: Rules, head: Duration, idle: Duration, linger_bytes: usize) -> Settings {
+pub fn settings(
+    rules: Rules,
+    head: Duration,
+    idle: Duration,
+    answer: Duration,
+    linger_bytes: usize,
+) -> Settings {
     Settings {
         rules,
         head,
         idle,
         write_stall: idle,
+        write_total: answer,
         linger_bytes,
         linger_time: LINGER_TIME,
     }

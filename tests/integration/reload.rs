@@ -258,6 +258,9 @@ fn a_new_certificate_every_second_under_load_fails_no_request_and_the_bank_sees_
     assert_eq!(seen.len(), issued.len() + 1);
     assert_eq!(seen[1..], issued[..]);
     assert_eq!(bank.requests().len(), done);
+    // At most one connection for each caller and certificate: everything else was used again.
+    let opened = bank.connections();
+    assert!(opened <= 4 * (issued.len() + 1), "{opened} connections");
 }
 
 #[test]

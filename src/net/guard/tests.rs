@@ -30,6 +30,7 @@ const SETTINGS: Settings = Settings {
     head: Duration::from_secs(5),
     idle: Duration::from_secs(30),
     write_stall: Duration::from_secs(10),
+    write_total: Duration::from_secs(60),
     linger_bytes: 1 << 20,
     linger_time: Duration::from_secs(1),
 };
@@ -383,6 +384,26 @@ async fn a_caller_that_stops_reading_is_dropped_and_a_slow_one_is_not() {
         start.elapsed(),
         5 * (SETTINGS.write_stall - SECOND) + SETTINGS.write_stall
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_reads_just_enough_for_ever_is_dropped_all_the_same() {
+    let (mut client, io) = duplex(1 << 16);
+    let mut server = Server::start(io, SETTINGS);
+    client
+        .write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let start = Instant::now();
+    let reader = tokio::spawn(async move {
+        let mut space = [0; 10];
+        while client.read_exact(&mut space).await.is_ok() {
+            tokio::time::sleep(SETTINGS.write_stall - SECOND).await;
+        }
+    });
+    server.end().await.expect_err("too slow in all");
+    assert!(start.elapsed() <= SETTINGS.write_total + SETTINGS.write_stall);
+    reader.abort();
 }
 
 #[tokio::test(start_paused = true)]
