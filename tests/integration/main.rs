@@ -19,7 +19,11 @@ mod hangup;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
+mod outcome_races;
+#[cfg(test)]
 mod outcome_table;
+#[cfg(test)]
+mod outcome_tls;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
 mod php;

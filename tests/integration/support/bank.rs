@@ -24,10 +24,12 @@ pub(crate) enum Demand<'a> {
 }
 
 /// Which TLS the bank speaks.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Speaks {
     Tls12,
     Tls13,
+    /// TLS 1.3 without session tickets: before its first answer nothing tells that it accepted the certificate.
+    Tls13WithoutTickets,
 }
 
 /// A running bank.
@@ -54,7 +56,7 @@ pub(crate) struct Request {
 
 /// A connection after its handshake.
 pub(crate) struct Session {
-    stream: StreamOwned<ServerConnection, TcpStream>,
+    pub(super) stream: StreamOwned<ServerConnection, TcpStream>,
     seen: Arc<Seen>,
     /// 0 for the first connection of this bank.
     pub(crate) index: usize,
@@ -132,11 +134,12 @@ impl Drop for Bank {
     }
 }
 
-fn config(server: &Issued, demand: &Demand<'_>, speaks: Speaks) -> ServerConfig {
+/// What rustls' server half needs to be this bank.
+pub(crate) fn config(server: &Issued, demand: &Demand<'_>, speaks: Speaks) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let version = match speaks {
         Speaks::Tls12 => &rustls::version::TLS12,
-        Speaks::Tls13 => &rustls::version::TLS13,
+        Speaks::Tls13 | Speaks::Tls13WithoutTickets => &rustls::version::TLS13,
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[version])
@@ -150,9 +153,15 @@ fn config(server: &Issued, demand: &Demand<'_>, speaks: Speaks) -> ServerConfig 
             builder.with_client_cert_verifier(verifier.build().unwrap())
         }
     };
-    builder
+    let mut config = builder
         .with_single_cert(vec![server.der()], server.key_der())
-        .unwrap()
+        .unwrap();
+    // For `Session::alert`.
+    config.enable_secret_extraction = true;
+    if matches!(speaks, Speaks::Tls13WithoutTickets) {
+        config.send_tls13_tickets = 0;
+    }
+    config
 }
 
 fn shake_hands(

@@ -1,5 +1,6 @@
 //! What every scenario needs: a PKI made at run time, a scripted bank, the real gate, a raw client.
 
+pub(crate) mod alert;
 pub(crate) mod bank;
 pub(crate) mod client;
 pub(crate) mod gate;
