@@ -58,6 +58,8 @@ pub(crate) struct Request {
 pub(crate) struct Session {
     pub(super) stream: StreamOwned<ServerConnection, TcpStream>,
     seen: Arc<Seen>,
+    /// The place of this connection's last request among all that the bank has seen.
+    current: usize,
     /// 0 for the first connection of this bank.
     pub(crate) index: usize,
 }
@@ -188,6 +190,7 @@ fn shake_hands(
     Ok(Session {
         stream: StreamOwned::new(tls, socket),
         seen,
+        current: 0,
         index,
     })
 }
@@ -208,7 +211,9 @@ impl Session {
             head: head.clone(),
             body: Vec::new(),
         };
-        self.seen.requests.lock().unwrap().push(request);
+        let mut requests = self.seen.requests.lock().unwrap();
+        self.current = requests.len();
+        requests.push(request);
         Some(head)
     }
 
@@ -223,7 +228,7 @@ impl Session {
         let body = self.bytes(length);
         let request = Request { head, body };
         let mut requests = self.seen.requests.lock().unwrap();
-        *requests.last_mut().unwrap() = request.clone();
+        requests[self.current] = request.clone();
         Some(request)
     }
 
