@@ -1,6 +1,6 @@
 //! A caller that hangs up at any moment: exactly one record, none before a head's first byte, and the bank's count is right.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -193,4 +193,126 @@ fn a_request_that_runs_when_the_drains_deadline_passes_is_recorded_as_unknown() 
         (&record["code"], &record["outcome"]),
         (&"caller_gone".into(), &"unknown".into())
     );
+}
+
+#[test]
+fn a_caller_that_leaves_inside_its_answer_leaves_one_record() {
+    let world = World::new();
+    let body = " ".repeat(900 << 10);
+    let bank = world.bank(Speaks::Tls13, move |mut session: Session| {
+        while session.request().is_some() {
+            session.answer("200 OK", &body);
+        }
+    });
+    let mut gate = world.setup(bank.port()).start();
+    let mut expected = 0;
+    for target in targets(&gate) {
+        for how in [Leaves::Closes, Leaves::Resets] {
+            for read in [1, 1000, 100_000] {
+                let mut caller = target.connect();
+                caller
+                    .write_all(&post("/installment/create", "", b"{}"))
+                    .unwrap();
+                caller.read_exact(&mut vec![0; read]).unwrap();
+                leave(caller, how);
+                expected += 1;
+                let record = gate.expect_records(expected).remove(expected - 1);
+                assert_eq!(record["outcome"], "answered", "{how:?} after {read}");
+            }
+        }
+    }
+    assert_eq!(bank.requests().len(), expected);
+    assert_eq!(gate.finish().len(), expected);
+}
+
+/// One caller of the storm: who it is, how much of its request it sent, how it left.
+#[derive(Debug)]
+struct Left {
+    id: String,
+    whole: bool,
+    how: Leaves,
+}
+
+/// Sends part of a request and leaves. Every fourth waits a moment in between.
+fn come_and_go(target: &Target, number: usize) -> Left {
+    let id = format!("storm-{number:08}");
+    let body = vec![b' '; number % 5 * 20_000];
+    let request = post(
+        "/installment/create",
+        &format!("X-Request-Id: {id}\r\n"),
+        &body,
+    );
+    // A stride that shares no factor with the lengths: every part of a request is met. A third send all of it.
+    let sent = match number % 3 {
+        0 => request.len(),
+        _ => 1 + number * 7919 % (request.len() - 1),
+    };
+    let how = WAYS[number / 3 % 3];
+    let mut caller = target.connect();
+    caller.write_all(&request[..sent]).unwrap();
+    if number.is_multiple_of(4) {
+        let (_hold, wait) = mpsc::channel::<()>();
+        let _ = wait.recv_timeout(Duration::from_micros(number as u64 % 11 * 200));
+    }
+    if let Some(mut caller) = leave(caller, how) {
+        let answer = caller.answer();
+        let whole = sent == request.len();
+        assert_eq!(answer.status, if whole { 200 } else { 400 }, "{id}");
+    }
+    Left {
+        id,
+        whole: sent == request.len(),
+        how,
+    }
+}
+
+#[test]
+fn a_storm_of_callers_that_leave_anywhere_leaves_one_record_each_and_no_request_twice() {
+    const THREADS: usize = 4;
+    const EACH: usize = 60;
+    let world = World::new();
+    let bank = world.good_bank();
+    let mut gate = world.setup(bank.port()).start();
+    let storm: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let target = targets(&gate)[thread % 2].clone();
+            std::thread::spawn(move || {
+                (0..EACH)
+                    .map(|n| come_and_go(&target, n * THREADS + thread))
+                    .collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let left: Vec<Left> = storm
+        .into_iter()
+        .flat_map(|thread| thread.join().unwrap())
+        .collect();
+    gate.expect_records(left.len());
+    let records = gate.finish();
+    assert_eq!(records.len(), left.len());
+    let requests = bank.requests();
+    let at_the_bank = |id: &str| {
+        let line = format!("x-request-id: {id}\r\n");
+        requests.iter().filter(|r| r.head.contains(&line)).count()
+    };
+    for caller in &left {
+        let told: Vec<_> = records
+            .iter()
+            .filter(|record| record["request_id"] == caller.id)
+            .collect();
+        let seen = at_the_bank(&caller.id);
+        if caller.whole && !matches!(caller.how, Leaves::Resets) {
+            assert_eq!((told.len(), seen), (1, 1), "{caller:?}");
+            assert_eq!(told[0]["outcome"], "answered", "{caller:?}");
+        } else if !caller.whole {
+            // A head that was cut has no id to be found by; all that counts is that the bank never heard of it.
+            assert!(told.len() <= 1 && seen == 0, "{caller:?} {told:?}");
+        } else {
+            // A reset may outrun the request, but what was sent was sent once and says so.
+            let sent = told.iter().filter(|r| r["outcome"] == "answered").count();
+            assert!(seen <= 1 && sent == seen, "{caller:?} {told:?}");
+        }
+    }
+    let answered = records.iter().filter(|r| r["outcome"] == "answered");
+    assert_eq!(answered.count(), requests.len());
 }

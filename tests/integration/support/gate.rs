@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,6 +22,7 @@ pub(crate) struct Setup {
     listen: String,
     routes: String,
     tail: String,
+    whole: Option<String>,
 }
 
 /// A running gate. Killed when dropped.
@@ -28,6 +30,7 @@ pub(crate) struct Gate {
     pub(crate) dir: TempDir,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Setup {
@@ -46,6 +49,7 @@ impl Setup {
             ),
             routes: "      - {name: create, method: POST, path: /installment/create}\n      - {name: refund, method: POST, path: /installment/refund, connection: fresh}\n      - {name: status, method: GET, path: \"/installment/{id}\"}\n      - {name: search, method: GET, path: /search, query: true}\n".to_owned(),
             tail: String::new(),
+            whole: None,
         }
     }
 
@@ -80,12 +84,21 @@ impl Setup {
         self
     }
 
+    /// Replaces everything.
+    pub(crate) fn whole(mut self, text: &str) -> Self {
+        self.whole = Some(text.to_owned());
+        self
+    }
+
     pub(crate) fn config(&self) -> PathBuf {
         self.path().join("config.yaml")
     }
 
     /// Writes the configuration as it stands.
     pub(crate) fn write(&self) {
+        if let Some(whole) = &self.whole {
+            return super::pki::replace(&self.config(), whole);
+        }
         let uid = rustix::process::getuid().as_raw();
         let text = format!(
             "banks:\n  - name: bank\n    {}\n{}    listen:\n{}    routes:\n{}admin: {{unix: admin.sock, operators: [{uid}], tcp: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n{}",
@@ -114,7 +127,7 @@ impl Setup {
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let lines = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 lines.lock().unwrap().push(line);
             }
@@ -123,6 +136,7 @@ impl Setup {
             dir: self.dir,
             child,
             log,
+            reader: Some(reader),
         };
         gate.wait_until_ready();
         gate
@@ -248,6 +262,16 @@ impl Gate {
     /// Waits for the end of the process.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         eventually("the gate ends", || self.child.try_wait().unwrap())
+    }
+
+    /// Drains the gate with SIGTERM and reads its log to the end: after this no further record can come.
+    pub(crate) fn finish(&mut self) -> Vec<Value> {
+        self.signal(rustix::process::Signal::TERM);
+        assert_eq!(self.wait().code(), Some(0), "{}", self.log());
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.records()
     }
 
     /// Runs another command of the program against this gate.
