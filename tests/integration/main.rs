@@ -30,4 +30,6 @@ mod php;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod support;
