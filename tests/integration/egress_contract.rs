@@ -419,6 +419,50 @@ fn requests_sent_together_are_answered_in_order() {
 }
 
 #[test]
+fn nothing_behind_a_refused_head_is_ever_a_request() {
+    let smuggled = post("/installment/create", "", b"{\"smuggled\":1}");
+    let (bank, gate) = pair();
+    for (count, refused) in [
+        &b"POST /installment/create HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"[..],
+        b"GET /installment/s1 HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        b"POST /installment/create HTTP/1.1\r\nHost: localhost\r\nContent-Length: +9\r\n\r\n",
+        b"POST /installment/create HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for target in [gate.tcp(), gate.unix()] {
+            let mut caller = target.connect();
+            caller.write_all(&[refused, &smuggled].concat()).unwrap();
+            let answer = caller.answer();
+            assert_eq!(answer.outcome(), "not_sent");
+            assert_eq!(answer.header("connection"), Some("close"), "{count}");
+            let mut rest = Vec::new();
+            let _ = std::io::Read::read_to_end(&mut caller, &mut rest);
+            assert!(rest.is_empty(), "{count}");
+        }
+    }
+    gate.expect_records(8);
+    assert_eq!((bank.connections(), bank.requests().len()), (0, 0));
+}
+
+#[test]
+fn after_a_refusal_that_read_its_message_the_connection_serves_on() {
+    let (bank, gate) = pair();
+    let mut caller = gate.tcp().connect();
+    for (request, status) in [
+        (post("/nowhere", "", b""), 404),
+        (post("/installment/s1", "", b""), 405),
+        (post("/installment/create", "", b"{}"), 200),
+    ] {
+        caller.write_all(&request).unwrap();
+        assert_eq!(caller.answer().status, status);
+    }
+    assert_eq!(bank.requests().len(), 1);
+    gate.expect_records(3);
+}
+
+#[test]
 fn expect_100_continue_is_answered_at_once() {
     let (bank, gate) = pair();
     let mut caller = gate.tcp().connect();

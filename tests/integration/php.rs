@@ -116,6 +116,48 @@ fn with_a_token_the_same_class_needs_two_header_lines() {
     );
 }
 
+/// The README's configuration, moved to a directory, to free ports and to the user of this test.
+fn readme_config(dir: &Path, port: u16) -> String {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let (_, rest) = readme.split_once("```yaml\n").unwrap();
+    let (yaml, _) = rest.split_once("```").unwrap();
+    let uid = rustix::process::getuid().as_raw();
+    let moved = [
+        (
+            "https://api.bank.example",
+            format!("https://localhost:{port}"),
+        ),
+        ("/run/priorgate", dir.to_str().unwrap().to_owned()),
+        ("127.0.0.1:9180", "127.0.0.1:0".to_owned()),
+        ("127.0.0.1:9182", "127.0.0.1:0".to_owned()),
+        ("group: www-data, ", String::new()),
+        ("callers: [www-data]", format!("callers: [{uid}]")),
+        ("operators: [root]", format!("operators: [{uid}]")),
+    ];
+    moved.iter().fold(yaml.to_owned(), |yaml, (from, to)| {
+        assert!(yaml.contains(from), "the README has no {from} any more");
+        yaml.replace(from, to)
+    })
+}
+
+#[test]
+fn the_readmes_configuration_serves_the_same_class() {
+    if !php_is_here() {
+        return;
+    }
+    let bank = SandboxBank::start();
+    let setup = Setup::new(bank.port());
+    bank.write_pki(setup.path());
+    replace(&setup.path().join("php.token"), TOKEN);
+    let yaml = readme_config(setup.path(), bank.port());
+    let gate = setup.whole(&yaml).start();
+    let url = format!("http://{}", gate.tcp_addr());
+    assert_created_and_refunded(&bank, &php("create_and_refund.php", &[&url, TOKEN]));
+    let records = gate.expect_records(3);
+    assert!(records.iter().all(|record| record["code"] == ""));
+}
+
 #[test]
 fn bodies_above_the_limit_get_their_413_without_a_second_of_waiting() {
     if !php_is_here() {
