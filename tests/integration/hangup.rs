@@ -242,7 +242,7 @@ fn come_and_go(target: &Target, number: usize) -> Left {
         &format!("X-Request-Id: {id}\r\n"),
         &body,
     );
-    // A stride that shares no factor with the lengths: every part of a request is met. A third send all of it.
+    // A third send all of it; the others stop at places spread over head and body.
     let sent = match number % 3 {
         0 => request.len(),
         _ => 1 + number * 7919 % (request.len() - 1),
@@ -305,7 +305,8 @@ fn a_storm_of_callers_that_leave_anywhere_leaves_one_record_each_and_no_request_
             assert_eq!((told.len(), seen), (1, 1), "{caller:?}");
             assert_eq!(told[0]["outcome"], "answered", "{caller:?}");
         } else if !caller.whole {
-            // A head that was cut has no id to be found by; all that counts is that the bank never heard of it.
+            // A head that was cut has no id to be found by; all that counts is that the bank never
+            // heard of it.
             assert!(told.len() <= 1 && seen == 0, "{caller:?} {told:?}");
         } else {
             // A reset may outrun the request, but what was sent was sent once and says so.

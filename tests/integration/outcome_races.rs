@@ -1,5 +1,5 @@
-//! Connections that die while a kept-alive request is on its way. Whatever the timing: a request reaches the bank at most
-//! once, `not_sent` means that it never did, and `answered` that it did.
+//! Connections that die while a kept-alive request is on its way. Whatever the timing: a request
+//! reaches the bank at most once, `not_sent` means that it never did, and `answered` that it did.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -103,8 +103,9 @@ fn order(request: &Request) -> usize {
 fn a_bank_that_closes_at_any_moment_never_gets_a_request_twice() {
     const REQUESTS: usize = 300;
     let world = World::new();
-    // Each connection answers one request and ends a little later, in one of three ways; the next request comes at
-    // another little later. Both steps are short against the way between them, so that every order of events is met.
+    // Each connection answers one request and ends a little later, in one of three ways; the next
+    // request comes at another little later. Both steps are short against the way between them, so
+    // that every order of events is met.
     let bank = world.bank(Speaks::Tls13, |mut session| {
         if session.request().is_none() {
             return;

@@ -1,5 +1,6 @@
-//! The rows of the outcome table that hang on TLS itself: when an alert about our certificate proves that nothing was
-//! sent and when it proves nothing, and the same bank spoken to over TLS 1.2.
+//! The rows of the outcome table that hang on TLS itself: when an alert about our certificate
+//! proves that nothing was sent and when it proves nothing, and the same bank spoken to over TLS
+//! 1.2.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -45,7 +46,8 @@ fn gate_over(world: &World, bank: &Bank, speaks: Speaks) -> Gate {
     }
 }
 
-/// Keeps the socket open until the gate has left, so that the alert and nothing else ends the connection.
+/// Keeps the socket open until the gate has left, so that the alert and nothing else ends the
+/// connection.
 fn hold(mut socket: TcpStream) {
     let _ = socket.read_to_end(&mut Vec::new());
 }
@@ -136,7 +138,8 @@ fn on_tls_1_2_an_alert_about_the_certificate_after_the_handshake_is_unknown() {
         });
         let gate = gate_over(&world, &bank, Speaks::Tls12);
         let answer = create(&gate);
-        // Unread, the alert may come before the first byte was written: then, and only then, nothing was sent.
+        // Unread, the alert may come before the first byte was written: then, and only then,
+        // nothing was sent.
         if read || answer.outcome() == "unknown" {
             assert_told(&gate, &answer, 1, "bank_disconnected", "unknown");
         } else {
@@ -170,7 +173,8 @@ fn a_reset_instead_of_an_alert_proves_nothing() {
     let bank = Bank::raw(move |mut socket, _, _| {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut tls = ServerConnection::new(Arc::clone(&config)).unwrap();
-        // The client's hello is read and all of the server's flight is written; what comes then is never looked at.
+        // The client's hello is read and all of the server's flight is written; what comes then is
+        // never looked at.
         while !tls.wants_write() {
             tls.read_tls(&mut socket).unwrap();
             tls.process_new_packets().unwrap();
@@ -185,7 +189,8 @@ fn a_reset_instead_of_an_alert_proves_nothing() {
     });
     let gate = gate_over(&world, &bank, Speaks::Tls13);
     let answer = create(&gate);
-    // The reset may also come before the gate's first byte of HTTP: then nothing was sent, provably.
+    // The reset may also come before the gate's first byte of HTTP: then nothing was sent,
+    // provably.
     match answer.outcome() {
         "not_sent" => assert_told(&gate, &answer, 1, "bank_unreachable", "not_sent"),
         _ => assert_told(&gate, &answer, 1, "bank_disconnected", "unknown"),

@@ -1,4 +1,5 @@
-//! What a reload replaces takes effect for the very next request; what a drain finds half arrived is finished or told so.
+//! What a reload replaces takes effect for the very next request; what a drain finds half arrived
+//! is finished or told so.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! A TLS alert of the scenario's choice, after the handshake: rustls' server half sends none but `close_notify`.
+//! A TLS alert of the scenario's choice, after the handshake: rustls' server half sends none but
+//! `close_notify`.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -15,7 +16,8 @@ use super::bank::Session;
 const FATAL: u8 = 2;
 
 impl Session {
-    /// Sends a fatal alert as the next record. The socket is given back: how it ends is up to the scenario.
+    /// Sends a fatal alert as the next record. The socket is given back: how it ends is up to the
+    /// scenario.
     pub(crate) fn alert(self, alert: AlertDescription) -> TcpStream {
         let mut socket = self.stream.sock;
         let tls = self.stream.conn;

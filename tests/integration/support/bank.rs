@@ -28,7 +28,8 @@ pub(crate) enum Demand<'a> {
 pub(crate) enum Speaks {
     Tls12,
     Tls13,
-    /// TLS 1.3 without session tickets: before its first answer nothing tells that it accepted the certificate.
+    /// TLS 1.3 without session tickets: before its first answer nothing tells that it accepted the
+    /// certificate.
     Tls13WithoutTickets,
 }
 

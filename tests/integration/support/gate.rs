@@ -265,7 +265,8 @@ impl Gate {
         eventually("the gate ends", || self.child.try_wait().unwrap())
     }
 
-    /// Drains the gate with SIGTERM and reads its log to the end: after this no further record can come.
+    /// Drains the gate with SIGTERM and reads its log to the end: after this no further record can
+    /// come.
     pub(crate) fn finish(&mut self) -> Vec<Value> {
         self.signal(rustix::process::Signal::TERM);
         assert_eq!(self.wait().code(), Some(0), "{}", self.log());
