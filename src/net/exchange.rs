@@ -388,13 +388,15 @@ async fn last_words(wire: &mut Wire) -> Option<AlertDescription> {
 }
 
 /// The TLS alert about our certificate in an error's chain, if there is one (RFC 8446 section 6.2).
+///
+/// `access_denied` is none: it is about a certificate that was valid, and a server may come to it after it has read the
+/// request, so it proves nothing.
 #[must_use]
 pub fn certificate_alert(error: &(dyn StdError + 'static)) -> Option<AlertDescription> {
     match tls_error(error)? {
         rustls::Error::AlertReceived(alert) => matches!(
             alert,
-            AlertDescription::AccessDenied
-                | AlertDescription::BadCertificate
+            AlertDescription::BadCertificate
                 | AlertDescription::CertificateExpired
                 | AlertDescription::CertificateRequired
                 | AlertDescription::CertificateRevoked
