@@ -5,6 +5,7 @@
 pub mod caller;
 pub mod head;
 pub mod headers;
+pub mod operation;
 pub mod outcome;
 pub mod problem;
 pub mod route;
