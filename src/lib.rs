@@ -15,6 +15,7 @@ pub mod config;
 pub mod demo;
 pub mod egress;
 pub mod gate;
+pub mod journal;
 pub mod lifecycle;
 pub mod net;
 pub mod notify;

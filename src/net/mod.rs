@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod body;
+pub mod clock;
 pub mod exchange;
 pub mod guard;
 pub mod listen;

@@ -1,0 +1,569 @@
+//! The durable store of operations and callbacks, in the domain's words: no type of SQLite leaves this folder.
+//!
+//! [`Journal`] is the gate's handle: it asks the one thread that writes, and what it is answered is on disk. [`Reader`] is
+//! for commands, in this process or in another, while the gate runs or is down. All wall-clock time is passed in.
+
+mod ballast;
+pub mod error;
+pub mod failpoint;
+mod open;
+mod operations;
+mod place;
+pub mod read;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+use crate::policy::operation::{
+    BootTime, Digest, Ending as AnswerEnding, Event, Known, OperationId, Refusal, Repeat,
+    Resolution, State, UnixMillis,
+};
+use operations::{Afterthought, Ending};
+use writer::{Class, Job, Message, Writer};
+
+pub use error::{JournalError, OpenError};
+pub use open::{OpenReport, Options};
+pub use read::Reader;
+
+/// How long keys, fingerprints, outcomes and answers are kept after an operation has ended: three years, the longest in
+/// which a payment is disputed.
+pub const KEEP_OPERATIONS: Duration = Duration::from_secs(3 * 366 * 86_400);
+/// Operations that one pass of [`Journal::purge`] forgets at most: it must not hold the writer up.
+const PURGE_AT_ONCE: u32 = 500;
+
+/// A guarded request, as far as the journal must know it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The bank's name.
+    pub bank: String,
+    /// The route's name.
+    pub route: String,
+    /// Stands in for the key.
+    pub key: Digest,
+    /// Of method, path, query and body.
+    pub fingerprint: Digest,
+    /// What it is about: what stands in for it, and its text for operators.
+    pub subject: Option<(Digest, String)>,
+    /// Whether the same request may be done again.
+    pub repeat: Repeat,
+    /// The caller.
+    pub uid: Option<u32>,
+    /// For the log.
+    pub request_id: String,
+}
+
+/// A whole answer of the bank, as it is replayed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredAnswer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Those of its headers that a caller sees.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// Who changed something by hand, and why.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Person {
+    /// The uid of the command.
+    pub uid: u32,
+    /// Its process.
+    pub pid: Option<i32>,
+    /// Who logged in, where the kernel tells (`/proc/<pid>/loginuid`): `sudo` does not change it.
+    pub login_uid: Option<u32>,
+    /// In the person's own words.
+    pub reason: String,
+}
+
+/// What a reservation came to.
+#[derive(Debug)]
+#[must_use]
+pub enum Reserved {
+    /// The request runs, and this is its right to.
+    Run(Attempt),
+    /// It was done before; the answer is missing where a person resolved it without one.
+    Replay {
+        /// The operation.
+        operation: Known,
+        /// What the bank answered then.
+        answer: Option<StoredAnswer>,
+    },
+    /// It is refused.
+    Refused(Refusal),
+}
+
+/// The right to run an operation once. Dropping it unfinished settles the operation: `not_sent` before [`Journal::mark_sent`],
+/// `unknown` after it.
+#[derive(Debug)]
+pub struct Attempt {
+    id: OperationId,
+    row: i64,
+    number: i64,
+    settled: bool,
+    at: UnixMillis,
+    afterthoughts: Afterthoughts,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug)]
+pub enum Finish {
+    /// The bank gave a whole answer.
+    Answered {
+        /// What it means.
+        ending: AnswerEnding,
+        /// The answer.
+        answer: StoredAnswer,
+    },
+    /// Provably, the bank has read nothing.
+    NotSent {
+        /// The problem's code.
+        code: &'static str,
+    },
+    /// No usable answer.
+    Unknown {
+        /// The problem's code.
+        code: &'static str,
+        /// The attempt listens on: it will be finished once more.
+        listening: bool,
+    },
+}
+
+/// Numbers for the status.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Operations that are `reserved` or `sent`.
+    pub open: AtomicU64,
+    /// Operations that are `unknown`.
+    pub unknown: AtomicU64,
+    /// Operations that are `done` and whose answer reached nobody.
+    pub undelivered: AtomicU64,
+    /// Transactions committed by this process.
+    pub commits: AtomicU64,
+    /// Works in them.
+    pub rows: AtomicU64,
+}
+
+type Afterthoughts = Arc<Mutex<Vec<Afterthought>>>;
+
+/// A journal that was opened and has no thread yet: opening comes before confinement, threads after it.
+pub struct Prepared {
+    opened: open::Opened,
+    path: PathBuf,
+    process: String,
+    options: Options,
+}
+
+/// The gate's handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal(Arc<Shared>);
+
+struct Shared {
+    path: PathBuf,
+    process: String,
+    queue: SyncSender<Message>,
+    afterthoughts: Afterthoughts,
+    counts: Arc<Counts>,
+    failed: watch::Receiver<Option<String>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    unique: AtomicU64,
+    /// Kept until the thread is gone.
+    _lock: place::Lock,
+}
+
+impl Prepared {
+    /// Starts the writer.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(self) -> std::io::Result<Journal> {
+        let Self {
+            opened,
+            path,
+            process,
+            options,
+        } = self;
+        let (queue, inbox) = sync_channel(options.queue.max(1));
+        let (failed, watch) = watch::channel(None);
+        let afterthoughts = Afterthoughts::default();
+        let counts = Arc::new(Counts::default());
+        let writer = Writer {
+            connection: opened.connection,
+            queue: inbox,
+            afterthoughts: Arc::clone(&afterthoughts),
+            frames: opened.frames,
+            ballast: opened.ballast,
+            counts: Arc::clone(&counts),
+            failed,
+            last_batch: 0,
+        };
+        let thread = thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || writer.run())?;
+        Ok(Journal(Arc::new(Shared {
+            path,
+            process,
+            queue,
+            afterthoughts,
+            counts,
+            failed: watch,
+            thread: Mutex::new(Some(thread)),
+            unique: AtomicU64::new(RandomState::new().build_hasher().finish()),
+            _lock: opened.lock,
+        })))
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("path", &self.0.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// Opens the journal at `path`, making it if there is none, and closes what an earlier process left open.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the next step.
+    pub fn open(
+        path: &Path,
+        options: Options,
+        now: UnixMillis,
+    ) -> Result<(Prepared, OpenReport), OpenError> {
+        // std seeds each RandomState from the system.
+        let process = format!("{:016x}", RandomState::new().build_hasher().finish());
+        let opened = open::open(path, options, &process, now)?;
+        let report = opened.report.clone();
+        Ok((
+            Prepared {
+                opened,
+                path: path.to_owned(),
+                process,
+                options,
+            },
+            report,
+        ))
+    }
+
+    /// Decides about a request, and takes its key if it may run.
+    ///
+    /// # Errors
+    /// [`JournalError`]: nothing was decided, nothing may be sent.
+    pub async fn reserve(
+        &self,
+        request: Request,
+        now: UnixMillis,
+    ) -> Result<Reserved, JournalError> {
+        let fresh = self.fresh_id(now);
+        let process = self.0.process.clone();
+        let afterthoughts = Arc::clone(&self.0.afterthoughts);
+        // Made after the commit and before the answer is sent, so that a reservation that nobody waits for any more is
+        // given back by its drop.
+        let attempt = move |reserved| match reserved {
+            operations::Reserved::Run { row, attempt, id } => Reserved::Run(Attempt {
+                id,
+                row,
+                number: attempt,
+                settled: false,
+                at: now,
+                afterthoughts,
+            }),
+            operations::Reserved::Replay(operation, answer) => {
+                Reserved::Replay { operation, answer }
+            }
+            operations::Reserved::Refuse(refusal) => Reserved::Refused(refusal),
+        };
+        let work = move |connection: &Connection| {
+            operations::reserve(connection, &request, fresh, &process, now)
+        };
+        let (reserved, _) = self
+            .ask("reserve", Class::Starts, 512, None, work, attempt)
+            .await?;
+        Ok(reserved)
+    }
+
+    /// Commits, before the first byte, that the request is about to be sent. Gives the moment at which the disk had it.
+    ///
+    /// # Errors
+    /// [`JournalError`]: nothing may be sent; finish the attempt as not sent.
+    pub async fn mark_sent(
+        &self,
+        attempt: &mut Attempt,
+        now: UnixMillis,
+    ) -> Result<BootTime, JournalError> {
+        attempt.at = now;
+        let (row, number) = (attempt.row, attempt.number);
+        let (result, at) = self
+            .call("sent", Class::Starts, 64, None, move |connection| {
+                operations::mark_sent(connection, row, number, now)
+            })
+            .await?;
+        result.map(|()| at)
+    }
+
+    /// Commits how an attempt ended. On a full disk the end is kept in memory and written when there is space.
+    ///
+    /// # Errors
+    /// [`JournalError`]: the operation stays as it was, until that later moment or the next start.
+    pub async fn finish(
+        &self,
+        attempt: &mut Attempt,
+        finish: Finish,
+        now: UnixMillis,
+    ) -> Result<State, JournalError> {
+        let (event, code, answer) = match finish {
+            Finish::Answered { ending, answer } => (Event::Answered(ending), None, Some(answer)),
+            // Before `sent` was on disk for sure, the row may be in either state; both know this step.
+            Finish::NotSent { code } => (Event::NotSent, Some(code), None),
+            Finish::Unknown { code, listening } => (Event::Lost { listening }, Some(code), None),
+        };
+        attempt.settled = !matches!(event, Event::Lost { listening: true });
+        attempt.at = now;
+        let ending = Ending {
+            row: attempt.row,
+            attempt: attempt.number,
+            event,
+            code,
+            answer,
+            at: now,
+        };
+        let bytes = ending
+            .answer
+            .as_ref()
+            .map_or(64, |answer| answer.body.len());
+        let later = Some(Afterthought::Settle(ending.clone()));
+        let (state, _) = self
+            .call("finish", Class::Settles, bytes, later, move |connection| {
+                operations::finish(connection, &ending)
+            })
+            .await?;
+        state
+    }
+
+    /// Notes that the answer of a `done` operation was handed to a caller: its subject is free. Written with whatever the
+    /// journal does next, before anything that is asked after this call.
+    pub fn delivered(&self, id: OperationId) {
+        push(&self.0.afterthoughts, Afterthought::Delivered(id));
+    }
+
+    /// Ends an `unknown` operation by a person's word.
+    ///
+    /// # Errors
+    /// [`JournalError::Forbidden`] for any other state, and while the attempt still listens.
+    pub async fn resolve(
+        &self,
+        id: OperationId,
+        resolution: Resolution,
+        answer: Option<StoredAnswer>,
+        person: Person,
+        now: UnixMillis,
+    ) -> Result<State, JournalError> {
+        let bytes = answer.as_ref().map_or(64, |answer| answer.body.len());
+        self.call("resolve", Class::Settles, bytes, None, move |connection| {
+            operations::resolve(connection, id, resolution, answer.as_ref(), &person, now)
+        })
+        .await?
+        .0
+    }
+
+    /// Lets go of the subject of a `done` operation whose answer reached nobody.
+    ///
+    /// # Errors
+    /// [`JournalError::Forbidden`] for any other.
+    pub async fn release(
+        &self,
+        id: OperationId,
+        person: Person,
+        now: UnixMillis,
+    ) -> Result<State, JournalError> {
+        self.call("release", Class::Settles, 64, None, move |connection| {
+            operations::release(connection, id, &person, now)
+        })
+        .await?
+        .0
+    }
+
+    /// Refuses guarded routes, or takes them again. `false` if it was so already.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn freeze(
+        &self,
+        frozen: bool,
+        person: Person,
+        now: UnixMillis,
+    ) -> Result<bool, JournalError> {
+        let (changed, _) = self
+            .call("freeze", Class::Settles, 64, None, move |connection| {
+                operations::freeze(connection, frozen, &person, now)
+            })
+            .await?;
+        Ok(changed)
+    }
+
+    /// Forgets a bounded number of operations whose time is over. Gives how many; nothing that is open is among them.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn purge(&self, now: UnixMillis) -> Result<usize, JournalError> {
+        let before = now.before(KEEP_OPERATIONS);
+        let (forgotten, _) = self
+            .call("purge", Class::Starts, 64, None, move |connection| {
+                operations::purge(connection, before, PURGE_AT_ONCE)
+            })
+            .await?;
+        Ok(forgotten)
+    }
+
+    /// Why the journal is closed for this process, once it is.
+    #[must_use]
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.0.failed.clone()
+    }
+
+    /// Numbers for the status.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.0.counts
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Writes what waits and ends the thread. Blocks; for the end of the process.
+    pub fn close(&self) {
+        // The queue may be full of work: the thread takes it in turn.
+        let _ = self.0.queue.send(Message::Close);
+        let thread = self
+            .0
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+
+    fn fresh_id(&self, now: UnixMillis) -> OperationId {
+        // A counter with a random start: two ids of one millisecond differ, and so do those of two processes.
+        let unique = self.0.unique.fetch_add(1, Ordering::Relaxed);
+        OperationId::new(now, (unique & u64::from(u32::MAX)) as u32)
+    }
+
+    async fn call<T, F>(
+        &self,
+        name: &'static str,
+        class: Class,
+        bytes: usize,
+        later: Option<Afterthought>,
+        work: F,
+    ) -> Result<(T, BootTime), JournalError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.ask(name, class, bytes, later, work, |value| value)
+            .await
+    }
+
+    async fn ask<T, U, F, G>(
+        &self,
+        name: &'static str,
+        class: Class,
+        bytes: usize,
+        later: Option<Afterthought>,
+        work: F,
+        done: G,
+    ) -> Result<(U, BootTime), JournalError>
+    where
+        T: Send + 'static,
+        U: Send + 'static,
+        F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        G: FnOnce(T) -> U + Send + 'static,
+    {
+        if self.0.failed.borrow().is_some() {
+            return Err(JournalError::Failed);
+        }
+        let (reply, answer) = oneshot::channel();
+        let kept = later.clone();
+        let job = Job {
+            name,
+            class,
+            bytes,
+            work,
+            result: None,
+            done,
+            reply,
+            later,
+        };
+        if self.0.queue.try_send(Message::Task(Box::new(job))).is_err() {
+            if let Some(later) = kept {
+                push(&self.0.afterthoughts, later);
+            }
+            return Err(JournalError::Busy);
+        }
+        answer.await.unwrap_or(Err(JournalError::Failed))
+    }
+}
+
+impl Attempt {
+    /// The operation's name.
+    #[must_use]
+    pub fn id(&self) -> OperationId {
+        self.id
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        let ending = Ending {
+            row: self.row,
+            attempt: self.number,
+            // As if its process had ended: `reserved` was not sent, `sent` is unknown.
+            event: Event::Restart,
+            code: Some("attempt_dropped"),
+            answer: None,
+            at: self.at,
+        };
+        push(&self.afterthoughts, Afterthought::Settle(ending));
+    }
+}
+
+fn push(afterthoughts: &Afterthoughts, afterthought: Afterthought) {
+    afterthoughts
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(afterthought);
+}

@@ -1,0 +1,615 @@
+//! The statements of the once guard. Each runs inside a transaction of the writer's; the decisions are `policy/operation`'s.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, named_params};
+
+use super::error::JournalError;
+use super::{Person, Request, StoredAnswer};
+use crate::policy::operation::decide::DUPLICATE_WITHIN;
+use crate::policy::operation::{
+    Asked, Decision, Digest, Event, Known, OperationId, Resolution, Situation, Standing, State,
+    UnixMillis, decide,
+};
+
+/// What is written without anybody waiting for it: with the next batch, or within a second.
+#[derive(Clone, Debug)]
+pub(super) enum Afterthought {
+    /// An attempt ended: its task was dropped, or the disk was full when it wanted to say so.
+    Settle(Ending),
+    /// An answer was handed to a caller.
+    Delivered(OperationId),
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug)]
+pub(super) struct Ending {
+    pub(super) row: i64,
+    pub(super) attempt: i64,
+    pub(super) event: Event,
+    pub(super) code: Option<&'static str>,
+    pub(super) answer: Option<StoredAnswer>,
+    pub(super) at: UnixMillis,
+}
+
+/// What a reservation came to.
+pub(super) enum Reserved {
+    Run {
+        row: i64,
+        attempt: i64,
+        id: OperationId,
+    },
+    Replay(Known, Option<StoredAnswer>),
+    Refuse(crate::policy::operation::Refusal),
+}
+
+/// What was open when the process started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Restarted {
+    pub(super) not_sent: u64,
+    pub(super) unknown: u64,
+}
+
+/// Operations that hold their subject.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Holding {
+    pub(super) open: u64,
+    pub(super) unknown: u64,
+    pub(super) undelivered: u64,
+}
+
+impl ToSql for Digest {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Blob(&self.0)))
+    }
+}
+
+impl FromSql for Digest {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let bytes = value.as_blob()?;
+        bytes
+            .try_into()
+            .map(Self)
+            .map_err(|_| FromSqlError::InvalidType)
+    }
+}
+
+impl ToSql for State {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.as_str().into())
+    }
+}
+
+impl FromSql for State {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl FromSql for OperationId {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+const KNOWN: &str = "row, id, state, listening, delivered, fingerprint, attempt";
+
+struct Found {
+    row: i64,
+    attempt: i64,
+    known: Known,
+}
+
+fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
+    Ok(Found {
+        row: row.get("row")?,
+        attempt: row.get("attempt")?,
+        known: Known {
+            id: row.get("id")?,
+            standing: Standing {
+                state: row.get("state")?,
+                listening: row.get("listening")?,
+                delivered: row.get("delivered")?,
+            },
+            fingerprint: row.get("fingerprint")?,
+        },
+    })
+}
+
+/// Decides about a request and takes its key, in one transaction: the unique indexes decide races.
+pub(super) fn reserve(
+    connection: &Connection,
+    request: &Request,
+    fresh: OperationId,
+    process: &str,
+    now: UnixMillis,
+) -> rusqlite::Result<Reserved> {
+    let own = connection
+        .prepare_cached(&format!(
+            "SELECT {KNOWN} FROM operation WHERE bank = ?1 AND key_hash = ?2"
+        ))?
+        .query_row((&request.bank, request.key), found)
+        .optional()?;
+    let own_row = own.as_ref().map_or(0, |own| own.row);
+    let subject = request.subject.as_ref();
+    let holder = match subject {
+        None => None,
+        Some((hash, _)) => connection
+            .prepare_cached(&format!(
+                "SELECT {KNOWN} FROM operation WHERE bank = ?1 AND subject_hash = ?2 AND subject_hash IS NOT NULL
+                 AND holds = 1 AND row <> ?3"
+            ))?
+            .query_row((&request.bank, hash, own_row), found)
+            .optional()?,
+    };
+    let twin = connection
+        .prepare_cached(&format!(
+            "SELECT {KNOWN} FROM operation WHERE bank = ?1 AND fingerprint = ?2 AND ended_at >= ?3 AND state = 'done'
+             AND row <> ?4 ORDER BY ended_at DESC LIMIT 1"
+        ))?
+        .query_row(
+            (
+                &request.bank,
+                request.fingerprint,
+                now.before(DUPLICATE_WITHIN).0,
+                own_row,
+            ),
+            found,
+        )
+        .optional()?;
+    let situation = Situation {
+        frozen: is_frozen(connection)?,
+        own: own.as_ref().map(|own| own.known),
+        holder: holder.map(|holder| holder.known),
+        twin: twin.map(|twin| twin.known),
+    };
+    let asked = Asked {
+        fingerprint: request.fingerprint,
+        repeat: request.repeat,
+    };
+    match decide(&asked, &situation) {
+        Decision::Refuse(refusal) => Ok(Reserved::Refuse(refusal)),
+        Decision::Replay(known) => Ok(Reserved::Replay(known, answer(connection, own_row)?)),
+        Decision::Run => take(connection, request, own, fresh, process, now),
+    }
+}
+
+fn take(
+    connection: &Connection,
+    request: &Request,
+    own: Option<Found>,
+    fresh: OperationId,
+    process: &str,
+    now: UnixMillis,
+) -> rusqlite::Result<Reserved> {
+    let (hash, subject) = match &request.subject {
+        Some((hash, text)) => (Some(hash), Some(text)),
+        None => (None, None),
+    };
+    let holds = Standing::NEW.holds();
+    let (row, attempt, id) = match own {
+        None => {
+            connection
+                .prepare_cached(
+                    "INSERT INTO operation (id, bank, route, key_hash, fingerprint, subject_hash, subject, state, listening,
+                     delivered, holds, attempt, process, reserved_at, uid, request_id)
+                     VALUES (:id, :bank, :route, :key, :fingerprint, :hash, :subject, :state, 0, 0, :holds, 1, :process,
+                     :now, :uid, :request_id)",
+                )?
+                .execute(named_params! {
+                    ":id": fresh.to_string(), ":bank": request.bank, ":route": request.route, ":key": request.key,
+                    ":fingerprint": request.fingerprint, ":hash": hash, ":subject": subject,
+                    ":state": Standing::NEW.state, ":holds": holds, ":process": process, ":now": now.0,
+                    ":uid": request.uid, ":request_id": request.request_id,
+                })?;
+            (connection.last_insert_rowid(), 1, fresh)
+        }
+        Some(own) => {
+            let attempt = own.attempt.saturating_add(1);
+            connection
+                .prepare_cached(
+                    "UPDATE operation SET route = :route, subject_hash = :hash, subject = :subject, state = :state,
+                     listening = 0, delivered = 0, holds = :holds, attempt = :attempt, process = :process,
+                     reserved_at = :now, sent_at = NULL, ended_at = NULL, code = NULL, status = NULL, uid = :uid,
+                     request_id = :request_id WHERE row = :row",
+                )?
+                .execute(named_params! {
+                    ":route": request.route, ":hash": hash, ":subject": subject, ":state": Standing::NEW.state,
+                    ":holds": holds, ":attempt": attempt, ":process": process, ":now": now.0, ":uid": request.uid,
+                    ":request_id": request.request_id, ":row": own.row,
+                })?;
+            connection
+                .prepare_cached("DELETE FROM answer WHERE operation = ?1")?
+                .execute([own.row])?;
+            (own.row, attempt, own.known.id)
+        }
+    };
+    Ok(Reserved::Run { row, attempt, id })
+}
+
+/// The last word before the first byte.
+pub(super) fn mark_sent(
+    connection: &Connection,
+    row: i64,
+    attempt: i64,
+    now: UnixMillis,
+) -> rusqlite::Result<Result<(), JournalError>> {
+    // Frozen while it connected: nothing is sent any more.
+    if is_frozen(connection)? {
+        return Ok(Err(JournalError::Frozen));
+    }
+    step(
+        connection,
+        row,
+        Some(attempt),
+        Event::Sent,
+        |found, next| {
+            connection
+                .prepare_cached(
+                    "UPDATE operation SET state = ?1, holds = ?2, sent_at = ?3 WHERE row = ?4",
+                )?
+                .execute((next.state, next.holds(), now.0, found.row))
+        },
+    )
+    .map(|result| result.map(|_| ()))
+}
+
+/// How an attempt ended. Gives the state that it led to.
+pub(super) fn finish(
+    connection: &Connection,
+    ending: &Ending,
+) -> rusqlite::Result<Result<State, JournalError>> {
+    let row = ending.row;
+    step(
+        connection,
+        row,
+        Some(ending.attempt),
+        ending.event,
+        |_, next| {
+            store(
+                connection,
+                row,
+                next,
+                ending.code,
+                ending.answer.as_ref(),
+                ending.at,
+            )
+        },
+    )
+}
+
+fn store(
+    connection: &Connection,
+    row: i64,
+    next: Standing,
+    code: Option<&str>,
+    answer: Option<&StoredAnswer>,
+    at: UnixMillis,
+) -> rusqlite::Result<usize> {
+    let status = answer.map(|answer| answer.status.as_u16());
+    let changed = connection
+        .prepare_cached(
+            "UPDATE operation SET state = ?1, listening = ?2, delivered = ?3, holds = ?4, ended_at = ?5,
+             code = ?6, status = ?7 WHERE row = ?8",
+        )?
+        .execute((
+            next.state,
+            next.listening,
+            next.delivered,
+            next.holds(),
+            at.0,
+            code,
+            status,
+            row,
+        ))?;
+    if let Some(answer) = answer {
+        connection
+            .prepare_cached(
+                "INSERT INTO answer (operation, status, headers, body) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (operation) DO UPDATE SET status = excluded.status, headers = excluded.headers,
+                 body = excluded.body",
+            )?
+            .execute((
+                row,
+                answer.status.as_u16(),
+                header_lines(&answer.headers),
+                &answer.body[..],
+            ))?;
+    }
+    Ok(changed)
+}
+
+pub(super) fn afterwards(
+    connection: &Connection,
+    afterthought: &Afterthought,
+) -> rusqlite::Result<()> {
+    match afterthought {
+        // A step that does not exist any more was taken by somebody else: a person, or the attempt itself.
+        Afterthought::Settle(ending) => finish(connection, ending).map(drop),
+        Afterthought::Delivered(id) => {
+            let Some(row) = row_of(connection, *id)? else {
+                return Ok(());
+            };
+            step(connection, row, None, Event::Delivered, |found, next| {
+                set_delivered(connection, found.row, next)
+            })
+            .map(drop)
+        }
+    }
+}
+
+fn set_delivered(connection: &Connection, row: i64, next: Standing) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached("UPDATE operation SET delivered = ?1, holds = ?2 WHERE row = ?3")?
+        .execute((next.delivered, next.holds(), row))
+}
+
+/// A person's word on an `unknown` operation.
+pub(super) fn resolve(
+    connection: &Connection,
+    id: OperationId,
+    resolution: Resolution,
+    answer: Option<&StoredAnswer>,
+    person: &Person,
+    now: UnixMillis,
+) -> rusqlite::Result<Result<State, JournalError>> {
+    let what = match resolution {
+        Resolution::Done => "resolved as done",
+        Resolution::NotSent => "resolved as not_sent",
+    };
+    by_hand(
+        connection,
+        id,
+        Event::Resolve(resolution),
+        what,
+        person,
+        now,
+        |row, next| store(connection, row, next, Some("resolved"), answer, now),
+    )
+}
+
+/// A person lets the subject of an undelivered `done` go.
+pub(super) fn release(
+    connection: &Connection,
+    id: OperationId,
+    person: &Person,
+    now: UnixMillis,
+) -> rusqlite::Result<Result<State, JournalError>> {
+    by_hand(
+        connection,
+        id,
+        Event::Release,
+        "released",
+        person,
+        now,
+        |row, next| set_delivered(connection, row, next),
+    )
+}
+
+fn by_hand(
+    connection: &Connection,
+    id: OperationId,
+    event: Event,
+    what: &str,
+    person: &Person,
+    now: UnixMillis,
+    change: impl FnOnce(i64, Standing) -> rusqlite::Result<usize>,
+) -> rusqlite::Result<Result<State, JournalError>> {
+    let Some(row) = row_of(connection, id)? else {
+        return Ok(Err(JournalError::NotFound));
+    };
+    let result = step(connection, row, None, event, |found, next| {
+        change(found.row, next)
+    })?;
+    if result.is_ok() {
+        note(connection, Some(row), what, person, now)?;
+    }
+    Ok(result)
+}
+
+fn note(
+    connection: &Connection,
+    row: Option<i64>,
+    what: &str,
+    person: &Person,
+    now: UnixMillis,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO intervention (operation, at, what, uid, pid, login_uid, reason)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute((
+            row,
+            now.0,
+            what,
+            person.uid,
+            person.pid,
+            person.login_uid,
+            &person.reason,
+        ))
+        .map(drop)
+}
+
+/// Refuses guarded routes, or takes them again. `false` if it was so already.
+pub(super) fn freeze(
+    connection: &Connection,
+    frozen: bool,
+    person: &Person,
+    now: UnixMillis,
+) -> rusqlite::Result<bool> {
+    if is_frozen(connection)? == frozen {
+        return Ok(false);
+    }
+    if frozen {
+        connection.execute(
+            "INSERT INTO setting (name, value) VALUES ('frozen', ?1)",
+            [now.0.to_string()],
+        )?;
+    } else {
+        connection.execute("DELETE FROM setting WHERE name = 'frozen'", [])?;
+    }
+    note(
+        connection,
+        None,
+        if frozen { "frozen" } else { "thawed" },
+        person,
+        now,
+    )?;
+    Ok(true)
+}
+
+pub(super) fn is_frozen(connection: &Connection) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM setting WHERE name = 'frozen'")?
+        .exists([])
+}
+
+/// What the last process left open.
+pub(super) fn restart(
+    connection: &mut Connection,
+    process: &str,
+    now: UnixMillis,
+) -> rusqlite::Result<Restarted> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut restarted = Restarted::default();
+    {
+        let mut open = tx.prepare(&format!(
+            "SELECT {KNOWN} FROM operation WHERE holds = 1 AND (state IN ('reserved', 'sent') OR listening = 1)
+             AND process <> ?1"
+        ))?;
+        let open = open
+            .query_map([process], found)?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        for operation in open {
+            let Some(next) = operation.known.standing.after(Event::Restart) else {
+                continue;
+            };
+            match (operation.known.standing.state, next.state) {
+                (State::Reserved, _) => restarted.not_sent += 1,
+                (State::Sent, _) => restarted.unknown += 1,
+                _ => {}
+            }
+            tx.execute(
+                "UPDATE operation SET state = ?1, listening = ?2, holds = ?3, code = 'gate_stopped',
+                 ended_at = coalesce(ended_at, ?4) WHERE row = ?5",
+                (next.state, next.listening, next.holds(), now.0, operation.row),
+            )?;
+        }
+    }
+    tx.commit()?;
+    Ok(restarted)
+}
+
+pub(super) fn holding(connection: &Connection) -> rusqlite::Result<Holding> {
+    let mut holding = Holding::default();
+    let mut statement = connection
+        .prepare_cached("SELECT state, count(*) FROM operation WHERE holds = 1 GROUP BY state")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let count = row.get::<_, i64>(1)?.unsigned_abs();
+        match row.get(0)? {
+            State::Reserved | State::Sent => holding.open += count,
+            State::Unknown => holding.unknown += count,
+            State::Done => holding.undelivered += count,
+            State::Refused | State::NotSent => {}
+        }
+    }
+    Ok(holding)
+}
+
+/// Forgets what ended before `before`: at most `limit` of it. Nothing that holds its subject is ever forgotten.
+pub(super) fn purge(
+    connection: &Connection,
+    before: UnixMillis,
+    limit: u32,
+) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached(
+            "DELETE FROM operation WHERE row IN
+             (SELECT row FROM operation WHERE holds = 0 AND ended_at < ?1 ORDER BY ended_at LIMIT ?2)",
+        )?
+        .execute((before.0, limit))
+}
+
+/// Loads, asks the policy, and lets `change` write; nothing is written for a step that does not exist.
+fn step(
+    connection: &Connection,
+    row: i64,
+    attempt: Option<i64>,
+    event: Event,
+    change: impl FnOnce(&Found, Standing) -> rusqlite::Result<usize>,
+) -> rusqlite::Result<Result<State, JournalError>> {
+    let found = connection
+        .prepare_cached(&format!("SELECT {KNOWN} FROM operation WHERE row = ?1"))?
+        .query_row([row], found)
+        .optional()?;
+    let Some(found) = found else {
+        return Ok(Err(JournalError::NotFound));
+    };
+    if attempt.is_some_and(|attempt| attempt != found.attempt) {
+        return Ok(Err(JournalError::Stale));
+    }
+    let standing = found.known.standing;
+    let Some(next) = standing.after(event) else {
+        return Ok(Err(match attempt {
+            Some(_) => JournalError::Stale,
+            None => JournalError::Forbidden((standing.state, standing.listening)),
+        }));
+    };
+    change(&found, next)?;
+    Ok(Ok(next.state))
+}
+
+fn row_of(connection: &Connection, id: OperationId) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT row FROM operation WHERE id = ?1")?
+        .query_row([id.to_string()], |row| row.get(0))
+        .optional()
+}
+
+pub(super) fn answer(connection: &Connection, row: i64) -> rusqlite::Result<Option<StoredAnswer>> {
+    connection
+        .prepare_cached("SELECT status, headers, body FROM answer WHERE operation = ?1")?
+        .query_row([row], |row| {
+            let status: u16 = row.get(0)?;
+            let headers: Vec<u8> = row.get(1)?;
+            let body: Vec<u8> = row.get(2)?;
+            Ok(StoredAnswer {
+                status: StatusCode::from_u16(status).map_err(|_| FromSqlError::InvalidType)?,
+                headers: parse_headers(&headers),
+                body: Bytes::from(body),
+            })
+        })
+        .optional()
+}
+
+/// `name: value` lines, as on the wire: legible in a shell, and header values hold no line break.
+fn header_lines(headers: &HeaderMap) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for (name, value) in headers {
+        lines.extend_from_slice(name.as_str().as_bytes());
+        lines.extend_from_slice(b": ");
+        lines.extend_from_slice(value.as_bytes());
+        lines.push(b'\n');
+    }
+    lines
+}
+
+fn parse_headers(lines: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in lines.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
+        let Some(colon) = line.windows(2).position(|pair| pair == b": ") else {
+            continue;
+        };
+        let (name, value) = line.split_at(colon);
+        let value = value.get(2..).unwrap_or_default();
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
