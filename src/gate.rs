@@ -3,6 +3,7 @@
 //! The only module that knows every adapter. [`prepare`] reads every file and binds every listener without a runtime or
 //! a thread; [`Prepared::start`] puts them on the runtime; [`Gate::replace`] publishes a new generation whole.
 
+mod ledger;
 pub mod material;
 pub mod status;
 
@@ -23,9 +24,11 @@ use crate::bank::send::{Counts, Parts};
 use crate::config::{self, Config, Listen};
 use crate::egress::record::RequestIds;
 use crate::egress::{Egress, Generation};
+use crate::journal::{Journal, OpenError};
 use crate::net::accept;
 use crate::net::exchange::AnswerLimits;
 use crate::net::listen::{Bound, ListenError};
+use ledger::{Facts, Ledger};
 use material::{Material, MaterialError};
 use status::Life;
 
@@ -33,6 +36,7 @@ use status::Life;
 #[derive(Debug)]
 pub struct Prepared {
     config: Config,
+    ledger: Option<Ledger>,
     banks: Vec<(Material, Vec<Bound>)>,
     admin_unix: Option<Bound>,
     admin_tcp: Option<Bound>,
@@ -41,6 +45,9 @@ pub struct Prepared {
 /// Why the gate does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -98,6 +105,7 @@ pub struct Gate {
     /// Stops the admin listeners, which serve until the end of a drain.
     ended: watch::Sender<bool>,
     life: Arc<Life>,
+    ledger: Option<Facts>,
 }
 
 /// One bank of the running gate.
@@ -115,6 +123,7 @@ struct BankGate {
 /// # Errors
 /// [`StartError`]; what was bound before is given back.
 pub fn prepare(config: Config) -> Result<Prepared, StartError> {
+    let ledger = ledger::open(&config)?;
     let mut banks = Vec::with_capacity(config.banks.len());
     for bank in &config.banks {
         let material = Material::load(bank).map_err(|source| StartError::Material {
@@ -135,6 +144,7 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
     let admin_tcp = config.admin.tcp.map(Bound::tcp).transpose()?;
     Ok(Prepared {
         config,
+        ledger,
         banks,
         admin_unix,
         admin_tcp,
@@ -164,10 +174,13 @@ impl Prepared {
     ) -> Result<Gate, StartError> {
         let Self {
             config,
+            ledger,
             banks: prepared,
             admin_unix,
             admin_tcp,
         } = self;
+        let ledger = ledger.map(Ledger::start).transpose()?;
+        let journal = ledger.as_ref().map(|facts| &facts.journal);
         let (draining, drain) = watch::channel(false);
         let (ended, end) = watch::channel(false);
         let handshakes = Arc::new(Semaphore::new(config.threads.handshakes));
@@ -186,7 +199,13 @@ impl Prepared {
                 Arc::clone(&counts),
             );
             let (publish, current) = watch::channel(Arc::new(generation));
-            let egress = Egress::new(bank.name.clone(), current, drain.clone(), Arc::clone(&ids));
+            let egress = Egress::new(
+                bank.name.clone(),
+                current,
+                drain.clone(),
+                Arc::clone(&ids),
+                journal.cloned(),
+            );
             let egress = Arc::new(egress);
             let connections = u32::try_from(bank.limits.connections).unwrap_or(u32::MAX);
             let places = Arc::new(Semaphore::new(bank.limits.connections));
@@ -211,6 +230,7 @@ impl Prepared {
             draining,
             ended,
             life,
+            ledger,
         };
         gate.warn_of_expiry();
         let view = status::View::new(&gate, served, admin_tcp.as_ref().and_then(Bound::tcp_addr));
@@ -344,6 +364,12 @@ impl Gate {
         self.config.shutdown.drain
     }
 
+    /// The journal, if there is one.
+    #[must_use]
+    pub fn journal(&self) -> Option<&Journal> {
+        self.ledger.as_ref().map(|facts| &facts.journal)
+    }
+
     /// Publishes a new generation of every bank and retires the old ones. All or nothing.
     ///
     /// # Errors
@@ -463,6 +489,9 @@ fn needs_restart(old: &Config, new: &Config) -> Option<String> {
     }
     if (&old.admin.unix, old.admin.tcp) != (&new.admin.unix, new.admin.tcp) {
         return Some("admin has changed".to_owned());
+    }
+    if old.journal != new.journal {
+        return Some("journal has changed".to_owned());
     }
     if old.threads != new.threads {
         return Some("threads has changed".to_owned());

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::admin::status::Phase;
 use crate::admin::{Command, ReloadDone};
 use crate::config::Config;
 use crate::gate::{self, Gate, ReloadError, Replacement, StartError};
+use crate::journal::Journal;
 use crate::notify::Notifier;
 use crate::telemetry::Telemetry;
 
@@ -27,11 +28,28 @@ struct Asked {
     reply: Option<tokio::sync::oneshot::Sender<Result<ReloadDone, String>>>,
 }
 
-/// Runs the gate until SIGTERM or SIGINT.
+/// Why a process ends otherwise than by a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It did not start.
+    #[error("priorgate does not start")]
+    Start(#[from] StartError),
+    /// It has no journal any more: only a new process may look at the disk again.
+    #[error("priorgate ends, so that it can be started anew: the journal failed: {0}")]
+    Journal(String),
+}
+
+impl From<std::io::Error> for RunError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Start(error.into())
+    }
+}
+
+/// Runs the gate until SIGTERM or SIGINT, or until its journal fails.
 ///
 /// # Errors
-/// [`StartError`]; after a successful start there is none.
-pub fn run(config: Config, telemetry: &Telemetry) -> Result<(), StartError> {
+/// [`RunError`].
+pub fn run(config: Config, telemetry: &Telemetry) -> Result<(), RunError> {
     // Before any file is made: sockets get their mode before anybody else can connect.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     raise_descriptor_limit();
@@ -42,15 +60,20 @@ pub fn run(config: Config, telemetry: &Telemetry) -> Result<(), StartError> {
         .enable_all()
         .max_blocking_threads(threads)
         .build()?;
+    let mut journal = None;
     let result = runtime.block_on(async {
         let (commands, inbox) = mpsc::channel(16);
         let dropped = telemetry.dropped_counter();
         let mut signals = Signals::new()?;
         let gate = prepared.start(commands, move || dropped.get())?;
-        live(gate, inbox, &mut signals).await;
-        Ok(())
+        journal = gate.journal().cloned();
+        live(gate, inbox, &mut signals).await
     });
+    // First the tasks: what still runs is dropped, and says so to the journal; then the journal.
     runtime.shutdown_timeout(LAST_MOMENT);
+    if let Some(journal) = journal {
+        journal.close();
+    }
     result
 }
 
@@ -92,7 +115,23 @@ impl Signals {
     }
 }
 
-async fn live(mut gate: Gate, mut inbox: mpsc::Receiver<Command>, signals: &mut Signals) {
+/// Why the journal is closed, once it is; never, without one.
+async fn journal_failed(failed: &mut Option<watch::Receiver<Option<String>>>) -> String {
+    if let Some(failed) = failed
+        && let Ok(reason) = failed.wait_for(Option::is_some).await
+    {
+        return reason.clone().unwrap_or_default();
+    }
+    std::future::pending().await
+}
+
+async fn live(
+    mut gate: Gate,
+    mut inbox: mpsc::Receiver<Command>,
+    signals: &mut Signals,
+) -> Result<(), RunError> {
+    let mut failed = gate.journal().map(Journal::failed);
+    let mut result = Ok(());
     let notifier = Notifier::from_env();
     gate.life().enter(Phase::Ready);
     notifier.ready("serving");
@@ -108,6 +147,11 @@ async fn live(mut gate: Gate, mut inbox: mpsc::Receiver<Command>, signals: &mut 
                 }
             } => {
                 tracing::info!(signal = name, "shutting down");
+                break;
+            }
+            reason = journal_failed(&mut failed) => {
+                tracing::error!("shutting down: without a journal no guarded request may run");
+                result = Err(RunError::Journal(reason));
                 break;
             }
         };
@@ -136,6 +180,11 @@ async fn live(mut gate: Gate, mut inbox: mpsc::Receiver<Command>, signals: &mut 
         }
         name = signals.end() => tracing::warn!(signal = name, "told twice: ending at once"),
     }
+    // It may have failed while it drained.
+    if let Some(reason) = failed.and_then(|failed| failed.borrow().clone()) {
+        result = Err(RunError::Journal(reason));
+    }
+    result
 }
 
 /// Reads, checks, publishes; a failure keeps what serves and says so in the log, the status and to whoever asked.

@@ -30,6 +30,9 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Each bank, in the order of the configuration.
     pub banks: Vec<Bank>,
+    /// Where operations are kept; none without guarded routes.
+    #[serde(default)]
+    pub journal: Option<Journal>,
     /// The administrator's listeners.
     pub admin: AdminListeners,
     /// Log lines that were lost because nobody read them.
@@ -88,6 +91,25 @@ pub struct Bank {
     pub queued: u64,
     /// Requests since the start, by outcome.
     pub requests: Requests,
+}
+
+/// Where operations are kept, and how many need somebody's attention.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Journal {
+    /// The file.
+    pub file: String,
+    /// Why it is closed for this process, if it is: the gate is ending.
+    pub failed: Option<String>,
+    /// Guarded routes are refused by hand.
+    pub frozen: bool,
+    /// The disk has no space for new operations.
+    pub full: bool,
+    /// Operations that run.
+    pub open: u64,
+    /// Operations that may have reached the bank, without an answer.
+    pub unknown: u64,
+    /// Operations that the bank answered, and nobody got the answer.
+    pub undelivered: u64,
 }
 
 /// How a bank is spoken to.

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Request};
+use http_body_util::Full;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
@@ -14,6 +15,7 @@ use super::pool::Pool;
 use super::resolve::Resolver;
 use crate::config::{self, Limits, Timeouts};
 use crate::net::exchange::{self, Answer, AnswerLimits, Failed, Link};
+use crate::policy::operation::BootTime;
 use crate::policy::outcome::{self, End, Outcome};
 use crate::policy::problem::{Code, Problem};
 use crate::policy::route::Connection;
@@ -28,6 +30,7 @@ pub struct Bank {
     pool: Arc<Pool>,
     breaker: Mutex<Breaker>,
     places: Semaphore,
+    late: Semaphore,
     waiting: AtomicUsize,
     timeouts: Timeouts,
     limits: Limits,
@@ -95,6 +98,48 @@ pub struct Parts {
     pub counts: Arc<Counts>,
 }
 
+/// A place at the bank and a connection, for one request.
+#[derive(Debug)]
+pub struct Ready<'b> {
+    bank: &'b Bank,
+    place: Option<SemaphorePermit<'b>>,
+    link: Link,
+    connection: Connection,
+}
+
+/// A request under way whose caller may stop waiting while it goes on.
+#[derive(Debug)]
+pub struct LatePlace<'b>(#[expect(dead_code, reason = "held, not read")] SemaphorePermit<'b>);
+
+impl<'b> Ready<'b> {
+    /// Sends the request, which was committed as sent at `committed`, and gives the whole answer.
+    ///
+    /// # Errors
+    /// [`Refused`]; its problem's outcome says whether the bank may have acted.
+    pub async fn exchange(
+        mut self,
+        outbound: &Outbound,
+        committed: BootTime,
+        deadline: Instant,
+    ) -> Result<Answer, Box<Refused>> {
+        let request = self.bank.request(outbound)?;
+        let limits = self.bank.answer_limits();
+        self.link.first_byte_after(committed);
+        match self.link.exchange(request, deadline, limits).await {
+            Ok(answer) => {
+                self.bank.keep(self.link, self.connection).await;
+                Ok(answer)
+            }
+            Err(failed) => Err(self.bank.explain(outcome::judge(&failed.attempt), &failed)),
+        }
+    }
+
+    /// Takes the place out: whoever holds it decides when another request may have it.
+    pub fn take_place(&mut self) -> Option<SemaphorePermit<'b>> {
+        self.place.take()
+    }
+}
+
 impl Bank {
     /// Puts a generation together. Must be called inside the serving runtime.
     #[must_use]
@@ -106,6 +151,7 @@ impl Bank {
             pool: Pool::new(parts.pool),
             breaker: Mutex::new(Breaker::new(parts.breaker.failures, parts.breaker.cooldown)),
             places: Semaphore::new(parts.limits.concurrency),
+            late: Semaphore::new(parts.limits.concurrency),
             waiting: AtomicUsize::new(0),
             timeouts: parts.timeouts,
             limits: parts.limits,
@@ -128,36 +174,13 @@ impl Bank {
         let _place = self.place(total).await?;
         let mut first = true;
         loop {
-            let idle = match connection {
-                Connection::Pooled if first => self.pool.take(),
-                Connection::Pooled | Connection::Fresh => None,
-            };
-            let mut link = match idle {
-                Some(link) => {
-                    self.counts.reused.fetch_add(1, Ordering::Relaxed);
-                    link
-                }
-                None => self.connect(total).await?,
-            };
-            let request = exchange::request(
-                outbound.method,
-                &outbound.target,
-                &self.authority,
-                outbound.headers.clone(),
-                outbound.body.clone(),
-            )
-            .map_err(|error| {
-                let problem = Problem::new(Code::BadRequest, "the request target cannot be sent");
-                Refused::new(problem, error.to_string())
-            })?;
+            let mut link = self.link(connection, first, total).await?;
+            let request = self.request(&outbound)?;
             let deadline = earlier(Instant::now(), self.timeouts.response, total);
-            let limits = self.answer_limits();
             on_outcome(Outcome::Unknown);
-            let failed = match link.exchange(request, deadline, limits).await {
+            let failed = match link.exchange(request, deadline, self.answer_limits()).await {
                 Ok(answer) => {
-                    if connection == Connection::Pooled && link.is_done().await {
-                        self.pool.put(link);
-                    }
+                    self.keep(link, connection).await;
                     return Ok(answer);
                 }
                 Err(failed) => failed,
@@ -177,6 +200,72 @@ impl Bank {
             );
             first = false;
         }
+    }
+
+    /// A place and a connection for one request that is committed as sent before it is. It is never tried twice.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing was sent.
+    pub async fn ready(
+        &self,
+        connection: Connection,
+        total: Instant,
+    ) -> Result<Ready<'_>, Box<Refused>> {
+        let place = self.place(total).await?;
+        let link = self.link(connection, true, total).await?;
+        Ok(Ready {
+            bank: self,
+            place: Some(place),
+            link,
+            connection,
+        })
+    }
+
+    /// A connection: a kept one where that will do.
+    async fn link(
+        &self,
+        connection: Connection,
+        kept: bool,
+        total: Instant,
+    ) -> Result<Link, Box<Refused>> {
+        let idle = match connection {
+            Connection::Pooled if kept => self.pool.take(),
+            Connection::Pooled | Connection::Fresh => None,
+        };
+        match idle {
+            Some(link) => {
+                self.counts.reused.fetch_add(1, Ordering::Relaxed);
+                Ok(link)
+            }
+            None => self.connect(total).await,
+        }
+    }
+
+    async fn keep(&self, mut link: Link, connection: Connection) {
+        if connection == Connection::Pooled && link.is_done().await {
+            self.pool.put(link);
+        }
+    }
+
+    fn request(&self, outbound: &Outbound) -> Result<Request<Full<Bytes>>, Box<Refused>> {
+        exchange::request(
+            outbound.method,
+            &outbound.target,
+            &self.authority,
+            outbound.headers.clone(),
+            outbound.body.clone(),
+        )
+        .map_err(|error| {
+            let problem = Problem::new(Code::BadRequest, "the request target cannot be sent");
+            Refused::new(problem, error.to_string())
+        })
+    }
+
+    /// Room to listen for a late answer, beside the places at the bank: as many again, so that what hangs there does not
+    /// keep everybody else out.
+    #[must_use]
+    pub fn late_place(&self) -> Option<LatePlace<'_>> {
+        self.late.try_acquire().ok().map(LatePlace)
     }
 
     /// Closes what is idle; requests that run end as they would have.
@@ -274,9 +363,8 @@ impl Bank {
             ),
         };
         let problem = Problem {
-            code: verdict.code,
-            detail,
             outcome: verdict.outcome,
+            ..Problem::new(verdict.code, detail)
         };
         Refused::new(problem, failed.cause.clone())
     }

@@ -35,7 +35,7 @@ pub(super) fn run(config: &Path, err: &mut dyn Write) -> u8 {
     let code = match lifecycle::run(config, &telemetry) {
         Ok(()) => OK,
         Err(error) => {
-            tracing::error!(error = chain(&error), "priorgate does not start");
+            tracing::error!(error = chain(&error), "priorgate ends with an error");
             PROBLEM
         }
     };

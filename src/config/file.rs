@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::scalar::{
-    Address, BankName, FileMode, FilePath, Header, Ip, Later, Level, Name, RouteMethod, RoutePath,
-    Sha256, Size, Span, Url, User, Version,
+    Address, AnswerType, BankName, BodyPointer, FileMode, FilePath, Header, Ip, Later, Level, Name,
+    RouteMethod, RoutePath, Sha256, Size, Span, Statuses, Url, User, Version,
 };
 
 /// The configuration of priorgate.
@@ -26,12 +26,11 @@ pub struct File {
     pub shutdown: Option<Shutdown>,
     /// How the process is confined.
     pub hardening: Option<Hardening>,
+    /// Where operations are kept.
+    pub journal: Option<Journal>,
     #[schemars(skip)]
     #[expect(missing_docs, reason = "refused where it stands; the same below")]
     pub callbacks: Option<Later>,
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "see callbacks")]
-    pub journal: Option<Later>,
     #[schemars(skip)]
     #[expect(missing_docs, reason = "see callbacks")]
     pub audit: Option<Later>,
@@ -148,21 +147,28 @@ pub struct Route {
     pub query: bool,
     /// Pooled or fresh.
     pub connection: Option<RouteConnection>,
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "refused where it stands; the same below")]
-    pub idempotency: Option<Later>,
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "see idempotency")]
-    pub subject: Option<Later>,
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "see idempotency")]
-    pub definitive: Option<Later>,
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "see idempotency")]
-    pub refused: Option<Later>,
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "see idempotency")]
-    pub answer_types: Option<Later>,
+    /// Whether a request needs an `Idempotency-Key`.
+    pub idempotency: Option<Idempotency>,
+    /// Where the body names what the operation is about: JSON pointers.
+    pub subject: Option<Vec<BodyPointer>>,
+    /// Statuses of a definitive answer.
+    pub definitive: Option<Vec<Statuses>>,
+    /// Statuses with which the bank says that it did nothing.
+    pub refused: Option<Vec<Statuses>>,
+    /// Content types of a definitive answer.
+    pub answer_types: Option<Vec<AnswerType>>,
+}
+
+/// Whether a request needs an `Idempotency-Key`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Idempotency {
+    /// No request of the route is guarded: the default.
+    None,
+    /// A request with a key is guarded.
+    Optional,
+    /// Every request is guarded, and one without a key is refused.
+    Required,
 }
 
 /// Which connection a route uses.
@@ -213,9 +219,8 @@ pub struct Timeouts {
     pub total: Option<Span>,
     /// A kept-alive caller's silence.
     pub idle: Option<Span>,
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "refused where it stands")]
-    pub settle: Option<Later>,
+    /// How long a guarded request is listened for after its caller was told that the time is over.
+    pub settle: Option<Span>,
 }
 
 /// A bound for everything that grows.
@@ -325,6 +330,17 @@ pub struct Threads {
 pub struct Shutdown {
     /// How long running requests may take after SIGTERM.
     pub drain: Option<Span>,
+}
+
+/// Where operations are kept.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Journal {
+    /// The SQLite file.
+    pub sqlite: FilePath,
+    /// Accepts a file system that forgets (tmpfs, overlay): demos and tests.
+    #[serde(default)]
+    pub allow_volatile: bool,
 }
 
 /// How the process is confined.

@@ -36,6 +36,17 @@ pub struct Config {
     pub threads: Threads,
     /// How long a shutdown may take.
     pub shutdown: Shutdown,
+    /// Where operations are kept. Always there if a route is guarded.
+    pub journal: Option<Journal>,
+}
+
+/// Where operations are kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Journal {
+    /// The SQLite file.
+    pub path: PathBuf,
+    /// Accepts a file system that forgets.
+    pub allow_volatile: bool,
 }
 
 /// A configured remote.
@@ -181,6 +192,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// For the whole request; above the others, below PHP's own. As long again may the answer wait for its reader.
     pub total: Duration,
+    /// From a guarded request's first byte: how long its answer is listened for, whether or not somebody still waits.
+    pub settle: Duration,
     /// How long a kept-alive caller may be silent, and how long it may leave an answer unread.
     pub idle: Duration,
 }

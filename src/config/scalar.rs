@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::origin::Origin;
+use crate::policy::operation::{MediaType, Pointer, StatusPattern};
 use crate::policy::route::{Method, PathPattern};
 use crate::policy::units::{parse_duration, parse_size};
 
@@ -111,6 +112,19 @@ scalar!(
     RoutePath(PathPattern),
     "a path such as /installment/create or /installment/{id}",
     |text| PathPattern::parse(text).map_err(|error| error.to_string())
+);
+scalar!(
+    /// A JSON pointer into a request's body.
+    BodyPointer(Pointer),
+    "a JSON pointer such as /session_id",
+    |text| Pointer::parse(text).map_err(|error| error.to_string())
+);
+scalar!(
+    /// A content type of a definitive answer.
+    AnswerType(MediaType),
+    "a content type such as application/json, or none",
+    |text| MediaType::parse(text)
+        .ok_or_else(|| "expected a content type such as application/json, without parameters, or `none`".to_owned())
 );
 scalar!(
     /// A file, relative to the configuration file.
@@ -250,6 +264,53 @@ impl JsonSchema for User {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": ["string", "integer"], "description": "a name, or a uid or gid as a number" })
+    }
+}
+
+/// A status or a class of them: `404`, `2xx`. A number or a text.
+#[derive(Clone, Copy, Debug)]
+pub struct Statuses(pub StatusPattern);
+
+const STATUSES: &str = "a status from 200 to 599 that is no redirect, or a class: 2xx, 4xx, 5xx";
+
+impl<'de> Deserialize<'de> for Statuses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StatusesVisitor)
+    }
+}
+
+struct StatusesVisitor;
+
+impl Visitor<'_> for StatusesVisitor {
+    type Value = Statuses;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(STATUSES)
+    }
+
+    fn visit_u64<E: de::Error>(self, status: u64) -> Result<Statuses, E> {
+        self.visit_str(&status.to_string())
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Statuses, E> {
+        let pattern = StatusPattern::parse(text);
+        pattern
+            .map(Statuses)
+            .ok_or_else(|| E::custom(format!("expected {STATUSES}")))
+    }
+}
+
+impl JsonSchema for Statuses {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Statuses".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer"], "description": STATUSES })
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It decides nothing itself: it asks the policies in the contract's order and turns each refusal into a problem.
 
+mod guarded;
 pub mod record;
 
 use std::sync::Arc;
@@ -15,18 +16,21 @@ use tokio::time::Instant;
 
 use crate::bank::{Bank, Outbound};
 use crate::config::{Limits, Timeouts};
+use crate::journal::{self, Journal};
 use crate::net::accept::Accepted;
 use crate::net::body::{self, BodyError};
-use crate::net::exchange::Answer;
 use crate::net::guard::{self, Handle};
-use crate::net::respond::{self, Reply};
+use crate::net::presence::Presence;
+use crate::net::respond::{self, PassedOn, Reply};
 use crate::net::serve;
 use crate::policy::caller::{Access, Verdict as CallerVerdict};
 use crate::policy::head::{self, Rules};
 use crate::policy::headers;
+use crate::policy::operation::{Reference, State};
 use crate::policy::outcome::Outcome;
 use crate::policy::problem::{Code, Problem};
 use crate::policy::route::{self, Method, Route, Verdict as RouteVerdict};
+use guarded::Guarded;
 use record::{Counts, Record, RequestIds};
 
 /// Everything about one bank that a reload replaces, as one piece.
@@ -73,6 +77,7 @@ pub struct Egress {
     draining: watch::Receiver<bool>,
     counts: Counts,
     ids: Arc<RequestIds>,
+    journal: Option<Journal>,
 }
 
 /// One caller's connection, judged once.
@@ -82,6 +87,15 @@ struct Caller {
     index: usize,
     tcp: bool,
     uid: Option<u32>,
+    /// For guarded requests: whether it is still there when its answer is.
+    presence: Option<Presence>,
+}
+
+impl Caller {
+    /// Whether an answer can be handed over. Where that cannot be seen it counts as not.
+    fn is_there(&self) -> bool {
+        self.presence.as_ref().is_some_and(Presence::is_there)
+    }
 }
 
 /// A refusal on its way out: the problem, what the log adds, and the `Allow` header of a 405.
@@ -109,6 +123,7 @@ impl Egress {
         current: watch::Receiver<Arc<Generation>>,
         draining: watch::Receiver<bool>,
         ids: Arc<RequestIds>,
+        journal: Option<Journal>,
     ) -> Self {
         Self {
             name,
@@ -116,6 +131,7 @@ impl Egress {
             draining,
             counts: Counts::default(),
             ids,
+            journal,
         }
     }
 
@@ -159,15 +175,20 @@ impl Egress {
             limits.linger,
         );
         drop(generation);
-        let (tcp, uid) = match &accepted {
-            Accepted::Tcp(_) => (true, None),
-            Accepted::Unix(stream) => (false, stream.peer_cred().ok().map(|cred| cred.uid())),
+        let guards = self.journal.is_some();
+        let (tcp, uid, presence) = match &accepted {
+            Accepted::Tcp(stream) => (true, None, guards.then(|| Presence::of(stream))),
+            Accepted::Unix(stream) => {
+                let uid = stream.peer_cred().ok().map(|cred| cred.uid());
+                (false, uid, guards.then(|| Presence::of(stream)))
+            }
         };
         let caller = Arc::new(Caller {
             listener,
             index,
             tcp,
             uid,
+            presence: presence.and_then(Result::ok),
         });
         let service = {
             let (egress, caller) = (Arc::clone(&self), Arc::clone(&caller));
@@ -221,15 +242,13 @@ impl Egress {
             .await
         {
             Ok(answer) => {
-                record.finish_answered(answer.status.as_u16(), answer.body.len());
-                let headers = headers::towards_caller(answer.headers);
-                respond::passed_on(
-                    answer.status,
-                    headers,
-                    answer.body,
-                    record.id(),
-                    Outcome::Answered,
-                )
+                if let Some(operation) = answer.operation {
+                    record.operation(operation);
+                    self.hand_over(operation, caller);
+                }
+                let status = answer.status.as_u16();
+                record.finish_answered(status, answer.body.len(), answer.outcome);
+                respond::passed_on(answer, record.id())
             }
             Err(refusal) => {
                 record.finish_refused(&refusal.problem, &refusal.cause);
@@ -238,15 +257,25 @@ impl Egress {
         }
     }
 
+    /// The answer of a `done` operation is about to be written to a caller that is there: its subject is free.
+    fn hand_over(&self, operation: Reference, caller: &Caller) {
+        if let Some(journal) = &self.journal
+            && operation.state == State::Done
+            && caller.is_there()
+        {
+            journal.delivered(operation.id);
+        }
+    }
+
     /// The contract's order (design: accept → caller check → parse → route → headers → connection → send → answer).
     async fn story(
         &self,
-        generation: &Generation,
+        generation: &Arc<Generation>,
         caller: &Caller,
         request: Request<Incoming>,
         refused_head: Option<guard::Refusal>,
         record: &mut Record<'_>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<PassedOn, Refusal> {
         let access = generation
             .access
             .get(caller.index)
@@ -288,17 +317,56 @@ impl Egress {
             headers: sent,
             body,
         };
-        generation
-            .bank
-            .send(outbound, route.connection, total, |outcome| {
-                record.if_dropped(outcome)
-            })
+        let asked = match &route.rules {
+            None => None,
+            Some(rules) => {
+                let target = &outbound.target;
+                guarded::asked(
+                    &self.name,
+                    route,
+                    rules,
+                    &parts.headers,
+                    target,
+                    &outbound.body,
+                )?
+                .map(|asked| (Arc::clone(rules), asked))
+            }
+        };
+        let Some((rules, asked)) = asked else {
+            let sent = generation
+                .bank
+                .send(outbound, route.connection, total, |outcome| {
+                    record.if_dropped(outcome)
+                });
+            let answer = sent.await.map_err(|refused| Refusal::from(*refused))?;
+            return Ok(PassedOn {
+                status: answer.status,
+                headers: headers::towards_caller(answer.headers),
+                body: answer.body,
+                outcome: Outcome::Answered,
+                operation: None,
+                replayed: false,
+            });
+        };
+        let Some(journal) = &self.journal else {
+            return Err(no_journal().into());
+        };
+        let asked = journal::Request {
+            uid: caller.uid,
+            request_id: record.id().to_owned(),
+            ..asked
+        };
+        let guarded = Guarded {
+            generation: Arc::clone(generation),
+            journal: journal.clone(),
+            rules,
+            connection: route.connection,
+            outbound,
+            total,
+        };
+        guarded
+            .run(asked, || record.if_dropped(Outcome::Unknown))
             .await
-            .map_err(|refused| Refusal {
-                problem: refused.problem,
-                cause: refused.cause,
-                allow: None,
-            })
     }
 
     async fn body(
@@ -356,6 +424,14 @@ fn admit(access: &Access, caller: &Caller, tokens: &[&[u8]]) -> Result<(), Refus
         )
         .into()),
     }
+}
+
+/// A guarded route without a journal: the config's check and a reload's refuse that.
+fn no_journal() -> Problem {
+    Problem::new(
+        Code::JournalUnavailable,
+        "this gate was started without a journal; restart it. Nothing was sent",
+    )
 }
 
 fn draining() -> Problem {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
+use crate::policy::operation::Reference;
 use crate::policy::outcome::Outcome;
 use crate::policy::problem::{Fault, Problem};
 use crate::policy::route::Method;
@@ -77,6 +78,7 @@ pub struct Record<'e> {
     method: Option<Method>,
     route: String,
     bytes_in: usize,
+    operation: String,
     gone: bool,
     outcome_if_dropped: Outcome,
     written: bool,
@@ -103,6 +105,7 @@ impl<'e> Record<'e> {
             method: None,
             route: String::new(),
             bytes_in: 0,
+            operation: String::new(),
             gone: false,
             outcome_if_dropped: Outcome::NotSent,
             written: false,
@@ -136,6 +139,11 @@ impl<'e> Record<'e> {
         self.bytes_in = bytes;
     }
 
+    /// The operation of a guarded request.
+    pub fn operation(&mut self, operation: Reference) {
+        self.operation = operation.to_string();
+    }
+
     /// The caller left before its request was complete; an answer is made all the same, in case it only closed its
     /// sending half.
     pub fn caller_gone(&mut self) {
@@ -148,13 +156,16 @@ impl<'e> Record<'e> {
     }
 
     /// The bank's answer is passed on.
-    pub fn finish_answered(&mut self, status: u16, bytes_out: usize) {
-        self.write(status, "", Outcome::Answered, bytes_out, "", None);
+    pub fn finish_answered(&mut self, status: u16, bytes_out: usize, outcome: Outcome) {
+        self.write(status, "", outcome, bytes_out, "", None);
     }
 
     /// A problem is answered.
     pub fn finish_refused(&mut self, problem: &Problem, cause: &str) {
         let row = problem.code.row();
+        if let Some(operation) = problem.operation {
+            self.operation(operation);
+        }
         let code = if self.gone { "caller_gone" } else { row.code };
         self.write(row.status, code, problem.outcome, 0, cause, Some(row.fault));
     }
@@ -185,6 +196,7 @@ impl<'e> Record<'e> {
                     code,
                     outcome = outcome.as_str(),
                     request_id = self.id,
+                    operation = self.operation,
                     listener = self.listener,
                     uid = self.uid,
                     bytes_in = self.bytes_in,
@@ -231,7 +243,7 @@ mod tests {
         let counts = Counts::default();
         let mut record = begin(&counts);
         record.if_dropped(Outcome::Unknown);
-        record.finish_answered(200, 2);
+        record.finish_answered(200, 2, Outcome::Answered);
         record.finish_refused(&Problem::new(Code::BankTimeout, ""), "");
         drop(record);
         assert_eq!(

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::ledger::Facts;
 use super::{BankGate, Gate};
 use crate::admin::status::{
     AdminListeners, Bank, Breaker, Certificate, LastReload, ListenAddress, Phase, Pool, Requests,
@@ -57,6 +58,7 @@ pub struct View {
     banks: Vec<BankView>,
     admin: AdminListeners,
     life: Arc<Life>,
+    ledger: Option<Facts>,
 }
 
 impl Life {
@@ -145,6 +147,7 @@ impl View {
             banks,
             admin,
             life: Arc::clone(&gate.life),
+            ledger: gate.ledger.clone(),
         }
     }
 
@@ -158,6 +161,7 @@ impl View {
                 .iter()
                 .filter_map(|bank| expiry_warning(&bank.gate.egress)),
         );
+        warnings.extend(self.ledger.iter().flat_map(Facts::warnings));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             phase: state.phase,
@@ -168,6 +172,7 @@ impl View {
             confinement: CONFINEMENT.to_owned(),
             warnings,
             banks: self.banks.iter().map(BankView::status).collect(),
+            journal: self.ledger.as_ref().map(Facts::status),
             admin: self.admin.clone(),
             log_dropped: (self.life.log_dropped)(),
         }

@@ -18,7 +18,7 @@ mod writer;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -153,6 +153,10 @@ pub struct Counts {
     pub unknown: AtomicU64,
     /// Operations that are `done` and whose answer reached nobody.
     pub undelivered: AtomicU64,
+    /// Guarded routes are frozen.
+    pub frozen: AtomicBool,
+    /// New operations are refused until the disk has space.
+    pub full: AtomicBool,
     /// Transactions committed by this process.
     pub commits: AtomicU64,
     /// Works in them.

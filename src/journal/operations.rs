@@ -57,6 +57,7 @@ pub(super) struct Holding {
     pub(super) open: u64,
     pub(super) unknown: u64,
     pub(super) undelivered: u64,
+    pub(super) frozen: bool,
 }
 
 impl ToSql for Digest {
@@ -503,7 +504,10 @@ pub(super) fn restart(
 }
 
 pub(super) fn holding(connection: &Connection) -> rusqlite::Result<Holding> {
-    let mut holding = Holding::default();
+    let mut holding = Holding {
+        frozen: is_frozen(connection)?,
+        ..Holding::default()
+    };
     let mut statement = connection
         .prepare_cached("SELECT state, count(*) FROM operation WHERE holds = 1 GROUP BY state")?;
     let mut rows = statement.query([])?;

@@ -112,6 +112,9 @@ where
     }
 }
 
+/// What goes into one transaction.
+type Batch = VecDeque<Box<dyn Task>>;
+
 /// The thread's state.
 pub(super) struct Writer {
     pub(super) connection: Connection,
@@ -127,6 +130,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until told to close.
     pub(super) fn run(mut self) {
+        self.count();
         loop {
             let first = match self.queue.recv_timeout(TICK) {
                 Ok(Message::Task(task)) => task,
@@ -151,7 +155,7 @@ impl Writer {
     }
 
     /// Takes what waits already, and a little of what comes, if the last batch had company.
-    fn collect(&mut self, first: Box<dyn Task>) -> (VecDeque<Box<dyn Task>>, bool) {
+    fn collect(&mut self, first: Box<dyn Task>) -> (Batch, bool) {
         let until = (self.last_batch > 1).then(|| Instant::now() + BATCH_WAIT);
         let mut bytes = first.bytes();
         let mut batch = VecDeque::from([first]);
@@ -186,7 +190,7 @@ impl Writer {
     }
 
     /// Answers every task of a batch, one way or another.
-    fn carry_out(&mut self, batch: VecDeque<Box<dyn Task>>) {
+    fn carry_out(&mut self, batch: Batch) {
         if self.is_failed() {
             refuse(batch, &JournalError::Failed);
             return;
@@ -205,7 +209,7 @@ impl Writer {
         self.attempt(batch, before);
     }
 
-    fn attempt(&mut self, mut batch: VecDeque<Box<dyn Task>>, before: Vec<Afterthought>) {
+    fn attempt(&mut self, mut batch: Batch, before: Vec<Afterthought>) {
         let error = match self.transaction(&mut batch, &before) {
             Ok(at) => {
                 self.count();
@@ -220,7 +224,9 @@ impl Writer {
             Fault::Full => {
                 let (start, settle) = split(batch);
                 refuse(start, &JournalError::Full);
-                if self.ballast.spend() {
+                let spent = self.ballast.spend();
+                self.counts.full.store(true, Ordering::Relaxed);
+                if spent {
                     tracing::error!(
                         "the journal's disk is full: new operations are refused before they are sent, until there is space"
                     );
@@ -248,12 +254,7 @@ impl Writer {
     }
 
     /// One item's mistake must not fail its neighbours.
-    fn apart(
-        &mut self,
-        mut batch: VecDeque<Box<dyn Task>>,
-        mut before: Vec<Afterthought>,
-        error: &rusqlite::Error,
-    ) {
+    fn apart(&mut self, mut batch: Batch, mut before: Vec<Afterthought>, error: &rusqlite::Error) {
         if batch.len() + before.len() <= 1 {
             tracing::error!(%error, "the journal refused a statement of ours");
             refuse(batch, &JournalError::Internal(error.to_string()));
@@ -275,7 +276,7 @@ impl Writer {
     /// can tell (journal.md in the design notes calls this the fsync gate).
     fn transaction(
         &self,
-        batch: &mut VecDeque<Box<dyn Task>>,
+        batch: &mut Batch,
         before: &[Afterthought],
     ) -> rusqlite::Result<BootTime> {
         let names: Vec<&'static str> = (!before.is_empty())
@@ -321,6 +322,9 @@ impl Writer {
     }
 
     fn count(&self) {
+        self.counts
+            .full
+            .store(!self.ballast.is_held(), Ordering::Relaxed);
         match operations::holding(&self.connection) {
             Ok(holding) => self.counts.set(holding),
             Err(error) => tracing::debug!(%error, "the journal's counts are old"),
@@ -353,6 +357,7 @@ impl Writer {
         let was_held = self.ballast.is_held();
         if self.ballast.restore() && !was_held {
             tracing::info!("the journal's disk has space again: new operations are taken");
+            self.count();
         }
         let before = self.take_afterthoughts();
         if !before.is_empty() {
@@ -423,7 +428,7 @@ impl Writer {
     }
 }
 
-fn split(batch: VecDeque<Box<dyn Task>>) -> (VecDeque<Box<dyn Task>>, VecDeque<Box<dyn Task>>) {
+fn split(batch: Batch) -> (Batch, Batch) {
     batch
         .into_iter()
         .partition(|task| task.class() == Class::Starts)
@@ -446,5 +451,6 @@ impl Counts {
         for (cell, value) in pairs {
             cell.store(value, Ordering::Relaxed);
         }
+        self.frozen.store(holding.frozen, Ordering::Relaxed);
     }
 }

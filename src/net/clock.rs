@@ -1,10 +1,10 @@
-//! The clock that a first write is judged by.
+//! The two clocks: the one that a first write is judged by, and the one for people.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::policy::operation::BootTime;
+use crate::policy::operation::{BootTime, UnixMillis};
 
 /// Now, by `CLOCK_BOOTTIME`: it goes on while the machine sleeps and never jumps.
 #[must_use]
@@ -14,4 +14,13 @@ pub fn boot_time() -> BootTime {
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
     BootTime(Duration::new(seconds, nanos))
+}
+
+/// Now, by the wall clock.
+#[must_use]
+pub fn unix_millis() -> UnixMillis {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

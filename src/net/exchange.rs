@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::meter::Probe;
 use super::wire::Wire;
+use crate::policy::operation::BootTime;
 use crate::policy::outcome::{Attempt, Certificate, End};
 
 /// How long a connection that has ended may be read for an alert that explains the end.
@@ -107,6 +108,11 @@ impl Link {
     #[must_use]
     pub fn opened(&self) -> Instant {
         self.opened
+    }
+
+    /// The next request was committed as sent at this moment (see [`Probe::first_byte_after`]).
+    pub fn first_byte_after(&self, committed: BootTime) {
+        self.probe.first_byte_after(committed);
     }
 
     /// Whether an idle connection may take a request: open, and the bank has not spoken unasked.

@@ -9,10 +9,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use super::clock::boot_time;
+use crate::policy::operation::{BootTime, may_write_first_byte};
 
 /// A TCP stream whose writes are counted and can be forbidden.
 #[derive(Debug)]
@@ -31,6 +35,9 @@ struct Shared {
     socket: TcpStream,
     written: AtomicU64,
     poisoned: AtomicBool,
+    /// When the request that is written next was committed as sent (nanoseconds of `CLOCK_BOOTTIME`), until its first
+    /// byte is out; 0 for none.
+    committed: AtomicU64,
 }
 
 impl Meter {
@@ -41,6 +48,7 @@ impl Meter {
             socket,
             written: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
+            committed: AtomicU64::new(0),
         });
         (
             Self {
@@ -60,8 +68,16 @@ impl Meter {
                 return Poll::Ready(Err(poisoned()));
             }
             ready!(self.shared.socket.poll_write_ready(cx))?;
+            let committed = self.shared.committed.load(Ordering::SeqCst);
+            if committed != 0 && !may_write_first_byte(boot(committed), boot_time()) {
+                self.shared.poisoned.store(true, Ordering::SeqCst);
+                return Poll::Ready(Err(too_late()));
+            }
             match write(&self.shared.socket) {
                 Ok(n) => {
+                    if committed != 0 {
+                        self.shared.committed.store(0, Ordering::SeqCst);
+                    }
                     self.shared.written.fetch_add(n as u64, Ordering::SeqCst);
                     return Poll::Ready(Ok(n));
                 }
@@ -71,6 +87,17 @@ impl Meter {
             }
         }
     }
+}
+
+fn boot(nanos: u64) -> BootTime {
+    BootTime(Duration::from_nanos(nanos))
+}
+
+fn too_late() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        "more than a second after the commit of `sent` the first byte is not written any more",
+    )
 }
 
 fn poisoned() -> io::Error {
@@ -90,6 +117,13 @@ impl Probe {
     /// Makes every later write fail, for ever. Then [`Probe::written`] is final.
     pub fn poison(&self) {
         self.shared.poisoned.store(true, Ordering::SeqCst);
+    }
+
+    /// The next byte is the first of a request that was committed as sent at this moment: it is written within a second
+    /// of it or never, and in the latter case nothing after it is.
+    pub fn first_byte_after(&self, committed: BootTime) {
+        let nanos = u64::try_from(committed.0.as_nanos()).unwrap_or(u64::MAX);
+        self.shared.committed.store(nanos.max(1), Ordering::SeqCst);
     }
 
     /// Whether an idle connection is still quiet: open, with nothing to read. Anything else (an end of file, an alert,
@@ -195,6 +229,31 @@ mod tests {
                 .is_err()
         );
         meter.shutdown().await.unwrap();
+        assert_eq!(probe.written(), 0);
+        drop((meter, probe));
+        let mut got = Vec::new();
+        server.read_to_end(&mut got).await.unwrap();
+        assert!(got.is_empty());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_first_byte_is_written_soon_after_its_commit_or_never() {
+        let (mut meter, probe, mut server) = pair().await;
+        probe.first_byte_after(boot_time());
+        meter.write_all(b"in time").await.unwrap();
+        let mut got = [0; 7];
+        server.read_exact(&mut got).await.unwrap();
+        // Only the first byte is judged.
+        meter.write_all(b"later").await.unwrap();
+        let long_ago = boot_time()
+            .0
+            .checked_sub(Duration::from_millis(1_001))
+            .unwrap();
+        let (mut meter, probe, mut server) = pair().await;
+        probe.first_byte_after(BootTime(long_ago));
+        assert!(meter.write_all(b"late").await.is_err());
+        probe.first_byte_after(boot_time());
+        assert!(meter.write_all(b"poisoned").await.is_err());
         assert_eq!(probe.written(), 0);
         drop((meter, probe));
         let mut got = Vec::new();

@@ -7,6 +7,7 @@ pub mod exchange;
 pub mod guard;
 pub mod listen;
 pub mod meter;
+pub mod presence;
 pub mod respond;
 pub mod serve;
 pub mod wire;

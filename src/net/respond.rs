@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
 
+use crate::policy::operation::Reference;
 use crate::policy::outcome::Outcome;
 use crate::policy::problem::Problem;
 
@@ -12,6 +13,11 @@ use crate::policy::problem::Problem;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("priorgate-request-id");
 /// The name of the outcome's header.
 pub const OUTCOME: HeaderName = HeaderName::from_static("priorgate-outcome");
+
+/// The name of the operation's header.
+pub const OPERATION: HeaderName = HeaderName::from_static("priorgate-operation");
+/// Set on an answer that comes from the journal and not from the bank.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// A whole answer, its body in one piece.
 pub type Reply = Response<Full<Bytes>>;
@@ -26,6 +32,15 @@ struct Document<'p> {
     code: &'p str,
     outcome: &'p str,
     request_id: &'p str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<Operation>,
+}
+
+/// The operation that a problem is about.
+#[derive(Serialize)]
+struct Operation {
+    id: String,
+    state: &'static str,
 }
 
 /// The answer for a problem. `allow` is the `Allow` header of a 405.
@@ -40,6 +55,10 @@ pub fn problem(problem: &Problem, request_id: &str, allow: Option<&str>) -> Repl
         code: row.code,
         outcome: problem.outcome.as_str(),
         request_id,
+        operation: problem.operation.map(|operation| Operation {
+            id: operation.id.to_string(),
+            state: operation.state.towards_caller(),
+        }),
     };
     // A struct of strings and a number always serialises; an empty body would still carry the headers.
     let body = serde_json::to_vec(&document).unwrap_or_default();
@@ -63,23 +82,38 @@ pub fn problem(problem: &Problem, request_id: &str, allow: Option<&str>) -> Repl
     if row.close {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    stamp(headers, request_id, problem.outcome);
+    stamp(headers, request_id, problem.outcome, problem.operation);
     reply
+}
+
+/// The bank's answer on its way to a caller.
+#[derive(Debug)]
+pub struct PassedOn {
+    /// The bank's status.
+    pub status: StatusCode,
+    /// Those of its headers that a caller sees.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// What became of the request; of the operation, where there is one.
+    pub outcome: Outcome,
+    /// The operation.
+    pub operation: Option<Reference>,
+    /// From the journal: the bank gave it to an earlier request.
+    pub replayed: bool,
 }
 
 /// The bank's answer, passed on.
 #[must_use]
-pub fn passed_on(
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-    request_id: &str,
-    outcome: Outcome,
-) -> Reply {
-    let mut reply = Response::new(Full::new(body));
-    *reply.status_mut() = status;
-    *reply.headers_mut() = headers;
-    stamp(reply.headers_mut(), request_id, outcome);
+pub fn passed_on(answer: PassedOn, request_id: &str) -> Reply {
+    let mut reply = Response::new(Full::new(answer.body));
+    *reply.status_mut() = answer.status;
+    *reply.headers_mut() = answer.headers;
+    let headers = reply.headers_mut();
+    if answer.replayed {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    stamp(headers, request_id, answer.outcome, answer.operation);
     reply
 }
 
@@ -97,11 +131,21 @@ pub fn plain(code: u16, content_type: &'static str, body: String) -> Reply {
     reply
 }
 
-fn stamp(headers: &mut HeaderMap, request_id: &str, outcome: Outcome) {
+fn stamp(
+    headers: &mut HeaderMap,
+    request_id: &str,
+    outcome: Outcome,
+    operation: Option<Reference>,
+) {
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);
     }
     headers.insert(OUTCOME, HeaderValue::from_static(outcome.as_str()));
+    if let Some(operation) = operation
+        && let Ok(value) = HeaderValue::from_str(&operation.to_string())
+    {
+        headers.insert(OPERATION, value);
+    }
 }
 
 /// Every status here comes from a constant table; the fallback keeps the function total.
@@ -114,6 +158,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::policy::operation::{OperationId, State};
     use crate::policy::problem::{ALL, Code};
 
     #[tokio::test(flavor = "current_thread")]
@@ -135,6 +180,25 @@ mod tests {
             assert_eq!(json["outcome"], row.outcome.as_str());
             assert!(json["title"].is_string());
         }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_operation_is_named_in_a_header_and_in_the_document() {
+        let operation = Reference {
+            id: OperationId::parse("op_01a1b2c3d4e500000007").unwrap(),
+            state: State::Done,
+        };
+        let about = Problem::new(Code::SubjectBusy, "why").about(operation);
+        let reply = problem(&about, "r", None);
+        let header = "op_01a1b2c3d4e500000007; state=done";
+        assert_eq!(reply.headers()[OPERATION], header);
+        assert_eq!(reply.headers()[OUTCOME], "answered");
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(json["operation"]["id"], "op_01a1b2c3d4e500000007");
+        assert_eq!(json["operation"]["state"], "done");
+        let reply = problem(&Problem::new(Code::BankTimeout, "why"), "r", None);
+        assert!(!reply.headers().contains_key(OPERATION));
     }
 
     #[test]

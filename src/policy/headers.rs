@@ -20,6 +20,8 @@ const PASSED: [HeaderName; 7] = [
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The `X-Request-Id` header.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The `Priorgate-Repeat` header.
+pub const PRIORGATE_REPEAT: HeaderName = HeaderName::from_static("priorgate-repeat");
 /// The token of a caller on TCP.
 pub const PRIORGATE_TOKEN: HeaderName = HeaderName::from_static("priorgate-token");
 
@@ -78,7 +80,12 @@ pub fn judge(headers: &HeaderMap, pass: &[HeaderName], tcp: bool) -> Result<(), 
             return Err(Refusal::Proxied(name.clone()));
         }
     }
-    for once in [header::CONTENT_TYPE, IDEMPOTENCY_KEY, X_REQUEST_ID] {
+    for once in [
+        header::CONTENT_TYPE,
+        IDEMPOTENCY_KEY,
+        PRIORGATE_REPEAT,
+        X_REQUEST_ID,
+    ] {
         if headers.get_all(&once).iter().nth(1).is_some() {
             return Err(Refusal::Doubled(once));
         }

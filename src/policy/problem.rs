@@ -1,5 +1,6 @@
 //! Every error that a caller can be answered with: one table from code to status, title, outcome and blame.
 
+use crate::policy::operation::Reference;
 use crate::policy::outcome::Outcome;
 
 /// The stable code of a problem (RFC 9457 extension member `code`). Names never change once released.
@@ -25,16 +26,28 @@ pub enum Code {
     CallerDenied,
     /// The gate is shutting down.
     Draining,
+    /// The same request was done under another key.
+    DuplicateRequest,
     /// The request's head is above the limit.
     HeadTooLarge,
+    /// A guarded route without a key.
+    IdempotencyKeyRequired,
+    /// The key was used for another request.
+    IdempotencyKeyReused,
     /// The bank refused our certificate.
     IdentityRefused,
     /// The private key could not be used.
     IdentityUnavailable,
+    /// The operation cannot be written down.
+    JournalUnavailable,
     /// A body without `Content-Length`.
     LengthRequired,
     /// The path is known, the method is not its.
     MethodNotAllowed,
+    /// The operation under the key is running.
+    OperationInFlight,
+    /// The operation under the key may have reached the bank.
+    OutcomeUnknown,
     /// No place and no queue left.
     Overloaded,
     /// `Forwarded`, `Via` and the like.
@@ -43,6 +56,10 @@ pub enum Code {
     RequestTimeout,
     /// No route has this path.
     RouteNotFound,
+    /// Another operation holds the subject.
+    SubjectBusy,
+    /// The body does not name what it is about.
+    SubjectRequired,
     /// The token is missing or wrong.
     TokenRequired,
     /// A `Content-Encoding` that is not passed.
@@ -82,7 +99,7 @@ pub struct Row {
 }
 
 /// Every code, for tests and documentation.
-pub const ALL: [Code; 21] = [
+pub const ALL: [Code; 29] = [
     Code::BadRequest,
     Code::BankDisconnected,
     Code::BankReplyInvalid,
@@ -93,15 +110,23 @@ pub const ALL: [Code; 21] = [
     Code::BrowserRequest,
     Code::CallerDenied,
     Code::Draining,
+    Code::DuplicateRequest,
     Code::HeadTooLarge,
+    Code::IdempotencyKeyRequired,
+    Code::IdempotencyKeyReused,
     Code::IdentityRefused,
     Code::IdentityUnavailable,
+    Code::JournalUnavailable,
     Code::LengthRequired,
     Code::MethodNotAllowed,
+    Code::OperationInFlight,
+    Code::OutcomeUnknown,
     Code::Overloaded,
     Code::ProxiedRequest,
     Code::RequestTimeout,
     Code::RouteNotFound,
+    Code::SubjectBusy,
+    Code::SubjectRequired,
     Code::TokenRequired,
     Code::UnsupportedMediaType,
 ];
@@ -112,7 +137,7 @@ impl Code {
     #[must_use]
     pub const fn row(self) -> Row {
         use Fault::{Bank, Caller, Operator, Us};
-        use Outcome::{NotSent, Unknown};
+        use Outcome::{Answered, NotSent, Unknown};
         // Columns: code, status, title, outcome, fault, Retry-After, close.
         let (code, status, title, outcome, fault, retry_after, close) = match self {
             Self::BadRequest => (
@@ -205,6 +230,15 @@ impl Code {
                 Some(1),
                 true,
             ),
+            Self::DuplicateRequest => (
+                "duplicate_request",
+                409,
+                "The same request was done under another key",
+                Answered,
+                Caller,
+                None,
+                false,
+            ),
             Self::HeadTooLarge => (
                 "head_too_large",
                 431,
@@ -213,6 +247,15 @@ impl Code {
                 Caller,
                 None,
                 true,
+            ),
+            Self::IdempotencyKeyRequired => (
+                "idempotency_key_required",
+                400,
+                "This route needs an Idempotency-Key",
+                NotSent,
+                Caller,
+                None,
+                false,
             ),
             Self::IdentityRefused => (
                 "identity_refused",
@@ -223,6 +266,15 @@ impl Code {
                 None,
                 false,
             ),
+            Self::IdempotencyKeyReused => (
+                "idempotency_key_reused",
+                422,
+                "The Idempotency-Key was used for another request",
+                Unknown,
+                Caller,
+                None,
+                false,
+            ),
             Self::IdentityUnavailable => (
                 "identity_unavailable",
                 502,
@@ -230,6 +282,15 @@ impl Code {
                 NotSent,
                 Operator,
                 None,
+                false,
+            ),
+            Self::JournalUnavailable => (
+                "journal_unavailable",
+                503,
+                "The operation cannot be written down",
+                NotSent,
+                Operator,
+                Some(2),
                 false,
             ),
             Self::LengthRequired => (
@@ -250,6 +311,15 @@ impl Code {
                 None,
                 false,
             ),
+            Self::OperationInFlight => (
+                "operation_in_flight",
+                409,
+                "The operation under this key is running",
+                Unknown,
+                Caller,
+                Some(2),
+                false,
+            ),
             Self::Overloaded => (
                 "overloaded",
                 503,
@@ -257,6 +327,15 @@ impl Code {
                 NotSent,
                 Us,
                 Some(1),
+                false,
+            ),
+            Self::OutcomeUnknown => (
+                "outcome_unknown",
+                409,
+                "The operation under this key may have reached the bank",
+                Unknown,
+                Operator,
+                None,
                 false,
             ),
             Self::ProxiedRequest => (
@@ -286,6 +365,15 @@ impl Code {
                 None,
                 false,
             ),
+            Self::SubjectBusy => (
+                "subject_busy",
+                409,
+                "Another operation on the same subject is not over",
+                Unknown,
+                Caller,
+                None,
+                false,
+            ),
             Self::TokenRequired => (
                 "token_required",
                 401,
@@ -294,6 +382,15 @@ impl Code {
                 Caller,
                 None,
                 true,
+            ),
+            Self::SubjectRequired => (
+                "subject_required",
+                400,
+                "The body does not name what it is about",
+                NotSent,
+                Caller,
+                None,
+                false,
             ),
             Self::UnsupportedMediaType => (
                 "unsupported_media_type",
@@ -327,8 +424,10 @@ pub struct Problem {
     pub code: Code,
     /// One or two sentences for whoever reads the caller's log.
     pub detail: String,
-    /// What became of the request.
+    /// What became of the request; of the operation, where there is one.
     pub outcome: Outcome,
+    /// The operation that the problem is about.
+    pub operation: Option<Reference>,
 }
 
 impl Problem {
@@ -339,6 +438,17 @@ impl Problem {
             code,
             detail: detail.into(),
             outcome: code.row().outcome,
+            operation: None,
+        }
+    }
+
+    /// The same, about an operation, whose outcome it takes over.
+    #[must_use]
+    pub fn about(self, operation: Reference) -> Self {
+        Self {
+            outcome: operation.state.outcome(),
+            operation: Some(operation),
+            ..self
         }
     }
 
@@ -369,15 +479,23 @@ mod tests {
             ("browser_request", 403, "not_sent"),
             ("caller_denied", 403, "not_sent"),
             ("draining", 503, "not_sent"),
+            ("duplicate_request", 409, "answered"),
             ("head_too_large", 431, "not_sent"),
+            ("idempotency_key_required", 400, "not_sent"),
+            ("idempotency_key_reused", 422, "unknown"),
             ("identity_refused", 502, "not_sent"),
             ("identity_unavailable", 502, "not_sent"),
+            ("journal_unavailable", 503, "not_sent"),
             ("length_required", 411, "not_sent"),
             ("method_not_allowed", 405, "not_sent"),
+            ("operation_in_flight", 409, "unknown"),
+            ("outcome_unknown", 409, "unknown"),
             ("overloaded", 503, "not_sent"),
             ("proxied_request", 403, "not_sent"),
             ("request_timeout", 408, "not_sent"),
             ("route_not_found", 404, "not_sent"),
+            ("subject_busy", 409, "unknown"),
+            ("subject_required", 400, "not_sent"),
             ("token_required", 401, "not_sent"),
             ("unsupported_media_type", 415, "not_sent"),
         ];
@@ -389,10 +507,10 @@ mod tests {
     }
 
     #[test]
-    fn a_503_says_when_to_come_back() {
+    fn a_503_says_when_to_come_back_and_so_does_what_is_running() {
         for code in ALL {
             assert_eq!(
-                code.row().status == 503,
+                code.row().status == 503 || code == Code::OperationInFlight,
                 code.row().retry_after.is_some(),
                 "{code:?}"
             );

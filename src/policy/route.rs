@@ -1,6 +1,9 @@
 //! The route allow-list: an exact method and an exact path, nothing decoded, everything else denied.
 
 use std::fmt;
+use std::sync::Arc;
+
+use crate::policy::operation::Rules;
 
 /// A method that a route may name. `HEAD`, `CONNECT`, `TRACE` and the rest are not for a bank's API.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,6 +76,8 @@ pub struct Route {
     pub query: bool,
     /// Pooled or fresh.
     pub connection: Connection,
+    /// How its requests are guarded, if they are.
+    pub rules: Option<Arc<Rules>>,
 }
 
 /// A path pattern: literal segments and `{id}`.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use rustls::pki_types::ServerName;
@@ -10,6 +11,7 @@ use super::Checker;
 use crate::config::origin::Origin;
 use crate::config::{Bank, Headers, Remote, SetHeader, Tls, TlsVersion, Transport, file};
 use crate::policy::headers::{self, IDEMPOTENCY_KEY, PRIORGATE_TOKEN, X_REQUEST_ID};
+use crate::policy::operation::answer::Guard;
 use crate::policy::route::{Connection, Route};
 
 /// Names that `headers` may not touch: framing, hop-by-hop fields (RFC 9110 section 7.6.1), routing, and what this
@@ -180,6 +182,10 @@ impl Checker {
         }
         let mut routes: Vec<Route> = Vec::with_capacity(raw.len());
         for (index, raw) in raw.into_iter().enumerate() {
+            let rules = self.guard(&format!("{at}[{index}]"), &raw);
+            let always = rules
+                .as_ref()
+                .is_some_and(|rules| rules.guard == Guard::Required);
             let route = Route {
                 name: raw.name.0,
                 method: raw.method.0,
@@ -187,8 +193,12 @@ impl Checker {
                 query: raw.query,
                 connection: match raw.connection {
                     Some(file::RouteConnection::Fresh) => Connection::Fresh,
-                    Some(file::RouteConnection::Pooled) | None => Connection::Pooled,
+                    Some(file::RouteConnection::Pooled) => Connection::Pooled,
+                    // No race with a bank that closes an idle connection can make such a request `unknown`.
+                    None if always => Connection::Fresh,
+                    None => Connection::Pooled,
                 },
+                rules: rules.map(Arc::new),
             };
             if routes.iter().any(|other| other.name == route.name) {
                 let message = format!("`{}` is another route's name", route.name);

@@ -106,11 +106,27 @@ impl Checker {
                 span
             }
         };
+        let head = part("head", raw.head, seconds(5));
+        let body = part("body", raw.body, seconds(10));
+        let connect = part("connect", raw.connect, seconds(5));
+        let response = part("response", raw.response, seconds(25));
+        // Long enough for a bank that is restarted under load; each such request keeps a connection that long.
+        let settle = raw
+            .settle
+            .map_or_else(|| seconds(120).max(response), |span| span.0);
+        if settle < response {
+            self.mistake(
+                format!("{at}.settle"),
+                "is shorter than response, and would cut answers off that are in time",
+                "raise it: it counts from the request's first byte, as response does",
+            );
+        }
         Timeouts {
-            head: part("head", raw.head, seconds(5)),
-            body: part("body", raw.body, seconds(10)),
-            connect: part("connect", raw.connect, seconds(5)),
-            response: part("response", raw.response, seconds(25)),
+            head,
+            body,
+            connect,
+            response,
+            settle,
             idle: raw.idle.map_or_else(|| seconds(30), |span| span.0),
             total,
         }

@@ -5,6 +5,7 @@
 
 mod bank;
 mod bounds;
+mod guard;
 mod listen;
 mod parse;
 
@@ -16,7 +17,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::Mistake;
 use super::scalar::User;
-use super::{Admin, AdminUnix, Config, ConfigError, Log, LogFormat, Shutdown, Threads, file};
+use super::{
+    Admin, AdminUnix, Bank, Config, ConfigError, Journal, Log, LogFormat, Shutdown, Threads, file,
+};
 
 /// A configuration larger than this is a mistake, not a configuration.
 const FILE_MAX: u64 = 1 << 20;
@@ -140,7 +143,7 @@ impl Checker {
             );
         }
         let mut names = HashSet::new();
-        let banks = raw
+        let banks: Vec<Bank> = raw
             .banks
             .into_iter()
             .enumerate()
@@ -157,6 +160,11 @@ impl Checker {
                 self.bank(&at, bank)
             })
             .collect();
+        let journal = raw.journal.map(|journal| Journal {
+            path: self.resolve(&journal.sqlite.0),
+            allow_volatile: journal.allow_volatile,
+        });
+        self.journal(&banks, journal.as_ref());
         let admin = self.admin(raw.admin.unwrap_or_default());
         let log = raw.log.unwrap_or_default();
         let threads = raw.threads.unwrap_or_default();
@@ -184,6 +192,7 @@ impl Checker {
                     .and_then(|shutdown| shutdown.drain)
                     .map_or(bounds::DRAIN, |span| span.0),
             },
+            journal,
         }
     }
 

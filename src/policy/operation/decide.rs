@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::id::OperationId;
+use super::id::{OperationId, Reference};
 use super::key::Digest;
 use super::state::{Standing, State};
 
@@ -56,6 +56,17 @@ pub struct Known {
     pub standing: Standing,
     /// Of its request.
     pub fingerprint: Digest,
+}
+
+impl Known {
+    /// As callers are told.
+    #[must_use]
+    pub fn reference(&self) -> Reference {
+        Reference {
+            id: self.id,
+            state: self.standing.state,
+        }
+    }
 }
 
 /// What the journal knows that matters to a request.

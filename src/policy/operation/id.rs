@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::state::State;
+
 /// `op_` and 20 hexadecimal digits: 48 bits of time, then 32 bits that tell two of one millisecond apart. It means nothing
 /// to the bank and holds nothing of the request.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -43,6 +45,21 @@ impl OperationId {
 impl fmt::Display for OperationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{PREFIX}{:012x}{:08x}", self.millis, self.unique)
+    }
+}
+
+/// An operation and its state, as callers are told: `op_…; state=done`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Reference {
+    /// Its name.
+    pub id: OperationId,
+    /// Its state.
+    pub state: State,
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; state={}", self.id, self.state.towards_caller())
     }
 }
 

@@ -1,0 +1,151 @@
+//! The journal's place in the gate: opened before the listeners, started with them, and kept from growing for ever.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::admin::status;
+use crate::config::Config;
+use crate::journal::{Journal, OpenError, OpenReport, Options, Prepared};
+use crate::net::clock::unix_millis;
+
+/// How often what is over is looked for. Rows are kept for years: an hour more does not matter.
+const TIDY: Duration = Duration::from_secs(3_600);
+/// Works that may wait for the disk for each connection of a caller: its own, and one that it gave up.
+const WORKS_PER_CONNECTION: usize = 2;
+
+/// A journal with what was found in it.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    prepared: Prepared,
+    report: OpenReport,
+}
+
+/// What the status says besides the counts.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) journal: Journal,
+    pub(super) volatile: Option<&'static str>,
+}
+
+/// Opens the journal that the configuration names. Before any listener: a second gate on the same journal must not take
+/// the first one's sockets away.
+pub(super) fn open(config: &Config) -> Result<Option<Ledger>, OpenError> {
+    let Some(journal) = &config.journal else {
+        return Ok(None);
+    };
+    let connections: usize = config
+        .banks
+        .iter()
+        .map(|bank| bank.limits.connections)
+        .sum();
+    let defaults = Options::default();
+    let options = Options {
+        allow_volatile: journal.allow_volatile,
+        queue: connections
+            .saturating_mul(WORKS_PER_CONNECTION)
+            .max(defaults.queue),
+        ..defaults
+    };
+    let (prepared, report) = Journal::open(&journal.path, options, unix_millis())?;
+    Ok(Some(Ledger { prepared, report }))
+}
+
+impl Ledger {
+    /// Starts the writer and the tidying, and says what was found.
+    pub(super) fn start(self) -> std::io::Result<Facts> {
+        let Self { prepared, report } = self;
+        let journal = prepared.start()?;
+        let path = journal.path().display();
+        if report.created {
+            tracing::warn!(
+                journal = %path,
+                "the journal is new: if this shop has refunded before, earlier operations are not in it, and keys from \
+                 before it are not known"
+            );
+        }
+        if report.not_sent > 0 || report.unknown > 0 {
+            tracing::warn!(
+                journal = %path,
+                not_sent = report.not_sent,
+                unknown = report.unknown,
+                "operations that the last process left open; see `priorgate operations list --open`"
+            );
+        }
+        if !report.ballast {
+            tracing::error!(journal = %path, "the journal's disk has no space: new operations are refused until it has");
+        }
+        tokio::spawn(tidy(journal.clone()));
+        Ok(Facts {
+            journal,
+            volatile: report.volatile,
+        })
+    }
+}
+
+/// Forgets what is over, a bounded number at a time.
+async fn tidy(journal: Journal) {
+    let mut ticks = interval(TIDY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        loop {
+            match journal.purge(unix_millis()).await {
+                Ok(0) => break,
+                Ok(forgotten) => {
+                    tracing::info!(
+                        forgotten,
+                        "operations older than three years were forgotten"
+                    );
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the journal was not tidied");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl Facts {
+    /// For the status document.
+    pub(super) fn status(&self) -> status::Journal {
+        let counts = self.journal.counts();
+        status::Journal {
+            file: self.journal.path().display().to_string(),
+            failed: self.journal.failed().borrow().clone(),
+            frozen: counts.frozen.load(Relaxed),
+            full: counts.full.load(Relaxed),
+            open: counts.open.load(Relaxed),
+            unknown: counts.unknown.load(Relaxed),
+            undelivered: counts.undelivered.load(Relaxed),
+        }
+    }
+
+    /// What an administrator should know.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let counts = self.journal.counts();
+        let mut found = Vec::new();
+        if let Some(kind) = self.volatile {
+            found.push(format!(
+                "the journal lies on {kind}, which forgets (allow_volatile)"
+            ));
+        }
+        if counts.frozen.load(Relaxed) {
+            found.push(
+                "guarded routes are frozen; `priorgate operations thaw` ends that".to_owned(),
+            );
+        }
+        if counts.full.load(Relaxed) {
+            found.push("the journal's disk is full: guarded requests are refused".to_owned());
+        }
+        let unknown = counts.unknown.load(Relaxed);
+        if unknown > 0 {
+            found.push(format!(
+                "{unknown} operations may have reached the bank and have no answer; see `priorgate operations list --open`"
+            ));
+        }
+        found
+    }
+}
