@@ -321,6 +321,15 @@ pub(crate) mod tests {
                     unknown: 1,
                 },
             }],
+            journal: Some(Journal {
+                file: "/var/lib/priorgate/journal.db".to_owned(),
+                failed: None,
+                frozen: false,
+                full: false,
+                open: 1,
+                unknown: 2,
+                undelivered: 3,
+            }),
             admin: AdminListeners {
                 unix: Some("/run/priorgate/admin.sock".to_owned()),
                 tcp: None,

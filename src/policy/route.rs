@@ -239,6 +239,7 @@ mod tests {
             method,
             path: PathPattern::parse(path).unwrap(),
             query: name == "search",
+            rules: None,
             connection: Connection::Pooled,
         }
     }

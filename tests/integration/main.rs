@@ -19,6 +19,10 @@ mod hangup;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
+mod once_answers;
+#[cfg(test)]
+mod once_guard;
+#[cfg(test)]
 mod outcome_races;
 #[cfg(test)]
 mod outcome_table;

@@ -127,12 +127,13 @@ pub fn decide(asked: &Asked, situation: &Situation) -> Decision {
             State::NotSent | State::Refused => {}
         }
     }
-    if let Some(holder) = situation.holder {
-        return Decision::Refuse(Refusal::SubjectBusy(holder));
+    // The more telling refusal first: the caller of a duplicate learns that its request was done.
+    if let (Some(twin), Repeat::Mistaken) = (situation.twin, asked.repeat) {
+        return Decision::Refuse(Refusal::Duplicate(twin));
     }
-    match (situation.twin, asked.repeat) {
-        (Some(twin), Repeat::Mistaken) => Decision::Refuse(Refusal::Duplicate(twin)),
-        (Some(_), Repeat::Intended) | (None, _) => Decision::Run,
+    match situation.holder {
+        Some(holder) => Decision::Refuse(Refusal::SubjectBusy(holder)),
+        None => Decision::Run,
     }
 }
 
@@ -235,6 +236,15 @@ mod tests {
             ..asked()
         };
         assert_eq!(decide(&intended, &situation), Decision::Run);
+        // Whether or not the twin's answer has reached anybody.
+        let unheard = Situation {
+            holder: Some(twin),
+            ..situation
+        };
+        assert_eq!(
+            decide(&asked(), &unheard),
+            Decision::Refuse(Refusal::Duplicate(twin))
+        );
         // The word does not open a held subject.
         let held = Situation {
             holder: Some(twin),

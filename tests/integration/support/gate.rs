@@ -27,7 +27,8 @@ pub(crate) struct Setup {
 
 /// A running gate. Killed when dropped.
 pub(crate) struct Gate {
-    pub(crate) dir: TempDir,
+    /// Always there; taken by a restart.
+    dir: Option<TempDir>,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
@@ -78,6 +79,12 @@ impl Setup {
         self
     }
 
+    /// Guarded routes, and a journal for them: `refund` and `cancel` on one subject, `create` by choice.
+    pub(crate) fn guarded(mut self) -> Self {
+        self.routes = "      - {name: create, method: POST, path: /installment/create, idempotency: optional}\n      - {name: refund, method: POST, path: /installment/refund, idempotency: required, subject: [/session_id]}\n      - {name: cancel, method: POST, path: /installment/cancel, idempotency: required, subject: [/session_id]}\n      - {name: status, method: GET, path: \"/installment/{id}\"}\n".to_owned();
+        self.top("journal: {sqlite: journal.db, allow_volatile: true}")
+    }
+
     /// More keys at the top, one a line.
     pub(crate) fn top(mut self, line: &str) -> Self {
         self.tail.push_str(&format!("{line}\n"));
@@ -116,32 +123,39 @@ impl Setup {
     /// The same with the command adjusted (environment, a wrapper).
     pub(crate) fn start_with(self, adjust: impl FnOnce(Command) -> Command) -> Gate {
         self.write();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_priorgate"));
-        command.arg("run").arg("--config").arg(self.config());
-        let mut command = adjust(command);
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let lines = Arc::clone(&log);
-        let reader = std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                lines.lock().unwrap().push(line);
-            }
-        });
-        let mut gate = Gate {
-            dir: self.dir,
-            child,
-            log,
-            reader: Some(reader),
-        };
-        gate.wait_until_ready();
-        gate
+        launch(self.dir, adjust)
     }
+}
+
+fn launch(dir: TempDir, adjust: impl FnOnce(Command) -> Command) -> Gate {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_priorgate"));
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(dir.path().join("config.yaml"));
+    let mut command = adjust(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let lines = Arc::clone(&log);
+    let reader = std::thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            lines.lock().unwrap().push(line);
+        }
+    });
+    let mut gate = Gate {
+        dir: Some(dir),
+        child,
+        log,
+        reader: Some(reader),
+    };
+    gate.wait_until_ready();
+    gate
 }
 
 impl Gate {
@@ -166,7 +180,23 @@ impl Gate {
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.dir.path()
+        self.dir.as_ref().unwrap().path()
+    }
+
+    /// Ends this process without a word (SIGKILL), and starts another one in the same place.
+    pub(crate) fn crash_and_restart(self) -> Self {
+        self.crash_and_restart_with(|command| command)
+    }
+
+    /// The same with the next process's command adjusted.
+    pub(crate) fn crash_and_restart_with(
+        mut self,
+        adjust: impl FnOnce(Command) -> Command,
+    ) -> Self {
+        // It may be gone already: that is what some scenarios are about.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        launch(self.dir.take().unwrap(), adjust)
     }
 
     pub(crate) fn config(&self) -> PathBuf {

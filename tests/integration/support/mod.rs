@@ -4,6 +4,7 @@ pub(crate) mod alert;
 pub(crate) mod bank;
 pub(crate) mod client;
 pub(crate) mod gate;
+pub(crate) mod operation;
 pub(crate) mod pki;
 #[cfg(feature = "sandbox")]
 pub(crate) mod sandbox;
