@@ -357,6 +357,10 @@ pub(crate) mod tests {
                 "pool": {"idle": 1, "opened": 2, "reused": 40}, "in_flight": 3, "queued": 0,
                 "requests": {"answered": 41, "not_sent": 2, "unknown": 1},
             }],
+            "journal": {
+                "file": "/var/lib/priorgate/journal.db", "failed": null, "frozen": false, "full": false,
+                "open": 1, "unknown": 2, "undelivered": 3,
+            },
             "admin": {"unix": "/run/priorgate/admin.sock", "tcp": null}, "log_dropped": 0,
         });
         assert_eq!(document, expected);

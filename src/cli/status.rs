@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::style::{Style, printable};
 use super::{OK, PROBLEM, Target, client, complain, failed, print_json};
-use crate::admin::status::{Bank, Breaker, Certificate, ListenAddress, Phase, Status};
+use crate::admin::status::{Bank, Breaker, Certificate, Journal, ListenAddress, Phase, Status};
 
 const DAY: u64 = 86_400;
 /// Days before its end from which a certificate is marked: banks take weeks to issue one.
@@ -84,6 +84,9 @@ impl Table<'_> {
         };
         self.row("last reload", &reload)?;
         self.row("confinement", &printable(&status.confinement))?;
+        if let Some(journal) = &status.journal {
+            self.rows("journal", self.journal(journal).into_iter())?;
+        }
         let admin = [&status.admin.unix, &status.admin.tcp];
         self.rows("admin", admin.into_iter().flatten().map(|at| printable(at)))?;
         if status.log_dropped > 0 {
@@ -156,6 +159,32 @@ impl Table<'_> {
             "requests",
             &format!("{answered} answered, {not_sent} not sent, {unknown}"),
         )
+    }
+
+    /// The file, what is wrong with it, and what in it waits for somebody.
+    fn journal(&self, journal: &Journal) -> Vec<String> {
+        let style = self.style;
+        let unknown = format!("{} unknown", journal.unknown);
+        let unknown = if journal.unknown > 0 {
+            style.warn(&unknown)
+        } else {
+            unknown
+        };
+        let counts = format!(
+            "{} open, {unknown}, {} answered to nobody",
+            journal.open, journal.undelivered
+        );
+        let mut lines = vec![printable(&journal.file), counts];
+        if let Some(why) = &journal.failed {
+            lines.push(style.bad(&format!("failed: {}", printable(why))));
+        }
+        if journal.frozen {
+            lines.push(style.warn("frozen: guarded requests are refused"));
+        }
+        if journal.full {
+            lines.push(style.bad("no space: new operations are refused"));
+        }
+        lines
     }
 
     fn expiry(&self, certificate: &Certificate) -> String {
@@ -232,6 +261,8 @@ priorgate 0.1.0  ready
   config       /etc/priorgate/config.yaml
   last reload  none
   confinement  none: not in this version
+  journal      /var/lib/priorgate/journal.db
+               1 open, 2 unknown, 3 answered to nobody
   admin        /run/priorgate/admin.sock
 
 bank priorbank  https://api.bank.example (mtls)

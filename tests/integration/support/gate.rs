@@ -217,12 +217,7 @@ impl Gate {
     }
 
     fn try_admin(&self, command: &str) -> Option<Value> {
-        let mut stream = UnixStream::connect(self.path().join("admin.sock")).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        writeln!(stream, "{}", json!({"command": command})).ok()?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).ok()?;
-        serde_json::from_str(&line).ok()
+        self.tell(&json!({"command": command}))
     }
 
     pub(crate) fn status(&self) -> Value {
@@ -288,6 +283,27 @@ impl Gate {
         let requests = self.status()["banks"][0]["requests"].clone();
         let count = |name: &str| requests[name].as_u64().unwrap();
         (count("answered"), count("not_sent"), count("unknown"))
+    }
+
+    /// Whether the process has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Ends the process without a word (SIGKILL).
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// One command on the admin socket, as it stands; `None` if nobody answers.
+    pub(crate) fn tell(&self, command: &Value) -> Option<Value> {
+        let mut stream = UnixStream::connect(self.path().join("admin.sock")).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        writeln!(stream, "{command}").ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).ok()?;
+        serde_json::from_str(&line).ok()
     }
 
     /// Waits for the end of the process.
