@@ -451,8 +451,8 @@ impl Gate {
         let status: admin::StatusFn = Arc::new(move || view.status());
         if let (Some(bound), Some(config)) = (unix, &self.config.admin.unix) {
             let listener = bound.serve()?;
-            let server =
-                admin::Server::new(config.operators.clone(), Arc::clone(&status), commands);
+            let operators = config.operators.clone();
+            let server = admin::Server::new(operators, Arc::clone(&status), commands, None);
             tokio::spawn(admin::serve_unix(listener, server, end.clone()));
         }
         if let Some(bound) = tcp {

@@ -1,9 +1,10 @@
 //! The admin socket's language: a JSON object a line in, a JSON object a line out.
 //!
 //! It owns what each command needs of whoever asks, and the form of the answers. It sees bytes and a
-//! uid, never a socket; what changes something is asked of `lifecycle` over a channel.
+//! [`Peer`], never a socket; a reload is asked of `lifecycle` over a channel, and what concerns
+//! operations of the journal ([`operations`](super::operations)).
 //!
-//! In: `{"command": "status"}` or `{"command": "reload"}`. Out: `{"ok": true, "result": …}` or
+//! In: a [`Request`], as in `{"command": "status"}`. Out: `{"ok": true, "result": …}` or
 //! `{"ok": false, "error": {"code": …, "message": …}}`.
 
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::StatusFn;
+use super::operations::{Freeze, List, Operations, Peer, Release, Resolve, Show};
+use crate::journal::Journal;
 
 /// How long whoever asked waits for a reload: it reads files, at worst from a slow disk.
 pub const RELOAD_DEADLINE: Duration = Duration::from_secs(60);
@@ -42,6 +45,7 @@ pub struct Server {
     operators: Arc<[u32]>,
     status: StatusFn,
     commands: mpsc::Sender<Command>,
+    operations: Operations,
 }
 
 /// A command that was not carried out.
@@ -51,48 +55,115 @@ pub(super) struct Refusal {
     message: String,
 }
 
+/// A line, for both ends of the socket. Names are a contract; a member that a command does not have
+/// is refused, because somebody meant something by it.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(tag = "command", deny_unknown_fields)]
+pub enum Request {
+    /// What the gate says of itself.
+    #[serde(rename = "status")]
+    Status {},
+    /// Read the configuration again.
+    #[serde(rename = "reload")]
+    Reload {},
+    /// Operations, newest first.
+    #[serde(rename = "operations.list")]
+    List(List),
+    /// One operation.
+    #[serde(rename = "operations.show")]
+    Show(Show),
+    /// Say what became of an unknown operation.
+    #[serde(rename = "operations.resolve")]
+    Resolve(Resolve),
+    /// Let the subject of an operation go.
+    #[serde(rename = "operations.release")]
+    Release(Release),
+    /// Refuse guarded routes.
+    #[serde(rename = "operations.freeze")]
+    Freeze(Freeze),
+    /// Take them again.
+    #[serde(rename = "operations.thaw")]
+    Thaw(Freeze),
+}
+
+/// Every command of [`Request`].
+const NAMES: [&str; 8] = [
+    "status",
+    "reload",
+    "operations.list",
+    "operations.show",
+    "operations.resolve",
+    "operations.release",
+    "operations.freeze",
+    "operations.thaw",
+];
+
+/// The least of a line that names a command.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Request {
+struct Named {
     command: String,
 }
 
 impl Server {
-    /// `operators` are the uids that may change something.
+    /// `operators` are the uids that may change something; `journal` is what the operations
+    /// commands are about, if one is configured.
     #[must_use]
-    pub fn new(operators: Vec<u32>, status: StatusFn, commands: mpsc::Sender<Command>) -> Self {
+    pub fn new(
+        operators: Vec<u32>,
+        status: StatusFn,
+        commands: mpsc::Sender<Command>,
+        journal: Option<Journal>,
+    ) -> Self {
         Self {
             operators: operators.into(),
             status,
             commands,
+            operations: Operations::new(journal),
         }
     }
 
-    /// Carries out one line for `uid`.
-    pub(super) async fn carry_out(&self, line: &[u8], uid: u32) -> Result<Value, Refusal> {
-        let request: Request = serde_json::from_slice(line).map_err(|error| {
-            let expected = r#"one JSON object a line, as in {"command": "status"}"#;
-            Refusal::new("bad_request", format!("expected {expected}: {error}"))
-        })?;
-        match request.command.as_str() {
-            "status" => serde_json::to_value((self.status)()).map_err(internal),
-            "reload" => {
-                self.require_operator(uid)?;
+    /// Carries out one line for `peer`.
+    pub(super) async fn carry_out(&self, line: &[u8], peer: Peer) -> Result<Value, Refusal> {
+        let operator = self.operators.contains(&peer.uid);
+        match parse(line)? {
+            Request::Status {} => serde_json::to_value((self.status)()).map_err(internal),
+            Request::Reload {} => {
+                self.require_operator(peer)?;
                 serde_json::to_value(self.reload().await?).map_err(internal)
             }
-            _ => {
-                let message = "this gate knows the commands `status` and `reload`; \
-                               is the command line of the same version?";
-                Err(Refusal::new("unknown_command", message))
+            Request::List(asked) => self.operations.list(asked, operator).await,
+            Request::Show(asked) => {
+                if asked.body {
+                    self.require_operator(peer)?;
+                }
+                self.operations.show(asked, operator).await
+            }
+            Request::Resolve(asked) => {
+                self.require_operator(peer)?;
+                self.operations.resolve(asked, peer).await
+            }
+            Request::Release(asked) => {
+                self.require_operator(peer)?;
+                self.operations.release(asked, peer).await
+            }
+            Request::Freeze(asked) => {
+                self.require_operator(peer)?;
+                self.operations.freeze(true, asked, peer).await
+            }
+            Request::Thaw(asked) => {
+                self.require_operator(peer)?;
+                self.operations.freeze(false, asked, peer).await
             }
         }
     }
 
-    fn require_operator(&self, uid: u32) -> Result<(), Refusal> {
-        if self.operators.contains(&uid) {
+    fn require_operator(&self, peer: Peer) -> Result<(), Refusal> {
+        if self.operators.contains(&peer.uid) {
             return Ok(());
         }
-        let message = format!("uid {uid} may not change anything; see admin.operators");
+        let uid = peer.uid;
+        let message =
+            format!("uid {uid} may not change anything or see bodies; see admin.operators");
         Err(Refusal::new("operator_required", message))
     }
 
@@ -113,6 +184,27 @@ impl Server {
                 let message = "the reload has not ended yet; ask for the status later";
                 Err(Refusal::new("timeout", message))
             }
+        }
+    }
+}
+
+fn parse(line: &[u8]) -> Result<Request, Refusal> {
+    let error = match serde_json::from_slice(line) {
+        Ok(request) => return Ok(request),
+        Err(error) => error,
+    };
+    match serde_json::from_slice(line) {
+        Ok(Named { command }) if !NAMES.contains(&command.as_str()) => {
+            let known = NAMES.join(", ");
+            let message = format!(
+                "this gate knows the commands {known}; is the command line of the same version?"
+            );
+            Err(Refusal::new("unknown_command", message))
+        }
+        _ => {
+            let expected = r#"one JSON object a line, as in {"command": "status"}"#;
+            let message = format!("expected {expected}: {error}");
+            Err(Refusal::new("bad_request", message))
         }
     }
 }
@@ -150,13 +242,17 @@ mod tests {
     use super::*;
     use crate::admin::status::tests::sample;
 
-    const OPERATOR: u32 = 1000;
-    const READER: u32 = 33;
+    const OPERATOR: Peer = peer(1000);
+    const READER: Peer = peer(33);
+
+    const fn peer(uid: u32) -> Peer {
+        Peer { uid, pid: None }
+    }
 
     fn server() -> (Server, mpsc::Receiver<Command>) {
         let (commands, inbox) = mpsc::channel(16);
         (
-            Server::new(vec![OPERATOR], Arc::new(sample), commands),
+            Server::new(vec![OPERATOR.uid], Arc::new(sample), commands, None),
             inbox,
         )
     }
@@ -164,9 +260,9 @@ mod tests {
     #[tokio::test]
     async fn everybody_whom_the_socket_lets_in_reads_the_status() {
         let (server, _inbox) = server();
-        for uid in [OPERATOR, READER] {
+        for peer in [OPERATOR, READER] {
             let status = server
-                .carry_out(br#"{"command":"status"}"#, uid)
+                .carry_out(br#"{"command":"status"}"#, peer)
                 .await
                 .unwrap();
             assert_eq!(status, serde_json::to_value(sample()).unwrap());
@@ -176,9 +272,9 @@ mod tests {
     #[tokio::test]
     async fn only_an_operator_reloads_and_root_is_none_unless_listed() {
         let (server, mut inbox) = server();
-        for uid in [READER, 0] {
+        for peer in [READER, peer(0)] {
             let refusal = server
-                .carry_out(br#"{"command":"reload"}"#, uid)
+                .carry_out(br#"{"command":"reload"}"#, peer)
                 .await
                 .unwrap_err();
             assert_eq!(refusal.code(), "operator_required");
@@ -230,13 +326,16 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_command_is_refused_with_a_hint() {
         let (server, _inbox) = server();
-        let bad: [&[u8]; 6] = [
+        let bad: [&[u8]; 9] = [
             b"",
             b"status",
             b"[]",
             b"{}",
             br#"{"command":"status","uid":0}"#,
             b"{\"command\":\"status\"}{\"command\":\"status\"}",
+            br#"{"command":"operations.show"}"#,
+            br#"{"command":"operations.show","id":"a","id":"b"}"#,
+            br#"{"command":"operations.list","subject":"x"}"#,
         ];
         for line in bad {
             let refusal = server.carry_out(line, OPERATOR).await.unwrap_err();
@@ -247,6 +346,17 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(refusal.code(), "unknown_command");
+    }
+
+    #[test]
+    fn every_command_by_its_name_is_known() {
+        for name in NAMES {
+            let line = serde_json::json!({"command": name}).to_string();
+            if let Err(refusal) = parse(line.as_bytes()) {
+                assert_eq!(refusal.code(), "bad_request", "{name}");
+                assert!(refusal.message.contains("missing field"), "{name}");
+            }
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! What operators and probes ask of a running gate.
 //!
 //! [`serve_unix`] serves the admin socket: it owns connections, lines, deadlines and who is on the
-//! other end. [`commands`] owns what a line means, [`http`] the answers of the GET-only port, and
-//! [`status`] the document that all of them show. What changes something goes up to `lifecycle` as a
-//! [`Command`]; nothing here knows how it is done.
+//! other end. [`commands`] owns what a line means, [`operations`] what is asked of the journal, [`http`]
+//! the answers of the GET-only port, and [`status`] the document that all of them show. A reload
+//! goes up to `lifecycle` as a [`Command`]; nothing here knows how it is done.
 
 pub mod commands;
 pub mod http;
+pub mod operations;
 pub mod status;
 mod tcp;
 
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 use crate::net::accept::{self, Accepted};
 use crate::net::listen::Listener;
 use commands::{Refusal, answer};
+use operations::Peer;
 use status::Status;
 
 pub use commands::{Command, ReloadDone, Server};
@@ -32,8 +34,9 @@ pub type StatusFn = Arc<dyn Fn() -> Status + Send + Sync>;
 
 /// Connections at a time: people and a probe or two. More wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16;
-/// Bytes of a line. A command needs a hundred.
-const MAX_LINE: u64 = 64 << 10;
+/// Bytes of a line. A command needs a hundred; an answer that somebody gives for a key to replay
+/// ([`operations::BODY_MAX`]) grows when JSON escapes it.
+const MAX_LINE: u64 = 256 << 10;
 /// How long a connection may take for its next line, and for reading an answer.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -77,18 +80,19 @@ async fn connection(stream: UnixStream, server: &Server, idle: Duration) -> io::
         }
         let whole = line.ends_with(b"\n");
         let result = if whole {
-            let peer = stream.get_ref().peer_cred()?;
-            server
-                .carry_out(&line, peer.uid())
-                .await
-                .inspect_err(|refusal| {
-                    // Once a connection: a loop in somebody's script must not fill the log.
-                    if refusal.code() == "operator_required" && !denied {
-                        denied = true;
-                        let (uid, pid) = (peer.uid(), peer.pid());
-                        tracing::warn!(uid, pid, "denied an admin command to who is no operator");
-                    }
-                })
+            let credentials = stream.get_ref().peer_cred()?;
+            let peer = Peer {
+                uid: credentials.uid(),
+                pid: credentials.pid(),
+            };
+            server.carry_out(&line, peer).await.inspect_err(|refusal| {
+                // Once a connection: a loop in somebody's script must not fill the log.
+                if refusal.code() == "operator_required" && !denied {
+                    denied = true;
+                    let Peer { uid, pid } = peer;
+                    tracing::warn!(uid, pid, "denied an admin command to who is no operator");
+                }
+            })
         } else {
             let message = format!("a line ends with a line break within {MAX_LINE} bytes");
             Err(Refusal::new("bad_request", message))

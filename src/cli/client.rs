@@ -17,8 +17,8 @@ use serde_json::Value;
 
 /// How long an answer may take that needs no work.
 pub const DEADLINE: Duration = Duration::from_secs(5);
-/// Bytes of an answer. A status of a hundred banks is a tenth of it.
-const MAX_ANSWER: usize = 1 << 20;
+/// Bytes of an answer. The longest is a bank's answer of `operations::SHOWN_MAX` bytes, each escaped.
+const MAX_ANSWER: usize = 8 << 20;
 /// Bytes of a configuration file, as for the gate itself.
 const MAX_CONFIG: u64 = 1 << 20;
 /// How often a connect to a full queue is tried again.
@@ -156,6 +156,17 @@ struct UnixOnly {
     unix: Option<PathBuf>,
 }
 
+/// The same of the journal.
+#[derive(Deserialize)]
+struct JournalOnly {
+    journal: Option<SqliteOnly>,
+}
+
+#[derive(Deserialize)]
+struct SqliteOnly {
+    sqlite: Option<PathBuf>,
+}
+
 impl ClientError {
     /// The stable name of the cause: the gate's own, or ours.
     #[must_use]
@@ -231,13 +242,10 @@ pub fn ask_within(socket: &Path, command: &Value, within: Duration) -> Result<Va
 /// # Errors
 /// [`SocketError`].
 pub fn socket_of(config: &Path) -> Result<PathBuf, SocketError> {
-    let mut text = String::new();
-    File::open(config)
-        .and_then(|file| file.take(MAX_CONFIG).read_to_string(&mut text))
-        .map_err(|source| SocketError::Unreadable {
-            path: config.to_owned(),
-            source,
-        })?;
+    let text = text_of(config).map_err(|source| SocketError::Unreadable {
+        path: config.to_owned(),
+        source,
+    })?;
     let AdminOnly { admin } =
         serde_yaml::from_str(&text).map_err(|source| SocketError::Malformed {
             path: config.to_owned(),
@@ -250,6 +258,22 @@ pub fn socket_of(config: &Path) -> Result<PathBuf, SocketError> {
         })?;
     // A relative path is relative to the file's directory; an absolute one stays.
     Ok(config.with_file_name(socket))
+}
+
+/// The journal's file of a configuration, read as [`socket_of`] reads: for looking at operations while
+/// no gate runs. None if the file does not say.
+#[must_use]
+pub fn journal_of(config: &Path) -> Option<PathBuf> {
+    let JournalOnly { journal } = serde_yaml::from_str(&text_of(config).ok()?).ok()?;
+    Some(config.with_file_name(journal?.sqlite?))
+}
+
+fn text_of(config: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(config)?
+        .take(MAX_CONFIG)
+        .read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// One line there, one line back.

@@ -5,6 +5,7 @@
 
 mod check;
 pub mod client;
+mod operations;
 mod output;
 mod reload;
 mod run;
@@ -15,13 +16,14 @@ mod status;
 pub mod style;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
+use crate::admin::operations::ReadError;
 use crate::config::DEFAULT_PATH;
 use crate::net::exchange::chain;
 use client::{ClientError, SocketError};
@@ -87,6 +89,12 @@ enum Command {
     ///
     /// Phase, last reload, and for each bank its listeners, certificate, connections and requests.
     Status(Target),
+    /// See what became of guarded requests, and end what only a person can end
+    ///
+    /// A guarded request is an operation: under one Idempotency-Key the bank gets it once. When nobody
+    /// knows whether the bank has it, it is `unknown` until a person has asked the bank.
+    #[command(subcommand, disable_help_subcommand = true)]
+    Operations(operations::Command),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Watch the whole way of a payment with a throw-away bank; needs nothing installed
@@ -128,6 +136,8 @@ enum Failure {
     Client(#[from] ClientError),
     #[error(transparent)]
     Socket(#[from] SocketError),
+    #[error(transparent)]
+    Journal(#[from] ReadError),
 }
 
 /// The program. Its exit code is one of the documented ones.
@@ -178,6 +188,15 @@ fn carry_out(cli: Cli, style: Style, out: &mut dyn Write, err: &mut dyn Write) -
         Command::Check { days, json } => check::run(&config, days, json, style, out),
         Command::Reload(target) => reload::run(&target.with(config), style, out, err),
         Command::Status(target) => status::run(&target.with(config), style, out, err),
+        Command::Operations(command) => {
+            let terminal = io::stdin().is_terminal();
+            let mut lines = io::stdin().lock();
+            let input = operations::Input {
+                terminal,
+                lines: &mut lines,
+            };
+            operations::run(command, config, input, style, out, err)
+        }
         Command::Schema => schema::run(out),
         #[cfg(feature = "sandbox")]
         Command::Demo { once, dir } => demo::run(&demo::Options { once, dir }, style, out),
@@ -204,12 +223,13 @@ impl Failure {
         match self {
             Self::Client(error) => error.code(),
             Self::Socket(_) => "config",
+            Self::Journal(error) => error.code(),
         }
     }
 
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Client(_) => PROBLEM,
+            Self::Client(_) | Self::Journal(_) => PROBLEM,
             Self::Socket(_) => CONFIG,
         }
     }

@@ -76,10 +76,12 @@ impl Style {
     }
 }
 
-/// Text that came from elsewhere, without what would steer a terminal or begin a line.
+/// Text that came from elsewhere, without what would steer a terminal, begin a line, or show it in
+/// another order than it is in.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+    let reorders = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.replace(|c: char| c.is_control() || reorders(c), "\u{fffd}")
 }
 
 #[cfg(test)]
@@ -109,5 +111,6 @@ mod tests {
     #[test]
     fn text_from_elsewhere_does_not_steer_the_terminal() {
         assert_eq!(printable("CN=a\u{1b}[2J\nb"), "CN=a\u{fffd}[2J\u{fffd}b");
+        assert_eq!(printable("1\u{202e}23\u{2069}"), "1\u{fffd}23\u{fffd}");
     }
 }

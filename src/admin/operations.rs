@@ -1,0 +1,537 @@
+//! What `operations …` mean: what a command may ask of the journal, what a person's word must hold to be written down, and
+//! the stable codes of what the journal refuses.
+//!
+//! Who the person is comes from the kernel, never from the line. What each command needs of them is in
+//! [`commands`](super::commands). The command line uses the same types, the same checks and the same reading.
+
+use std::fs;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::commands::Refusal;
+use crate::journal::error::StoreError;
+use crate::journal::read::{Depth, Filter, LIST_MAX};
+use crate::journal::{Journal, JournalError, OpenError, Person, Reader, StoredAnswer};
+use crate::net::exchange::chain;
+use crate::policy::operation::{Key, MediaType, OperationId, Resolution, State, UnixMillis};
+
+/// How long whoever asked waits for the journal.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+/// Operations that a list shows, if nobody says.
+pub const LIST_DEFAULT: u32 = 50;
+/// Bytes of the answer that a person gives for a key to replay.
+pub const BODY_MAX: usize = 64 << 10;
+/// Characters of a reason.
+pub const REASON_MAX: usize = 500;
+/// Bytes of a kept answer that are shown: it may be as long as `limits.response_body`, an answer here may not.
+pub const SHOWN_MAX: usize = 1 << 20;
+/// Reads at a time: each takes one of the threads that handshakes need, too.
+const READS: usize = 2;
+/// What the kernel says of a process that nobody logged in for.
+const NO_LOGIN: u32 = u32::MAX;
+
+/// `operations.list`: all of what is given must fit. No `Debug`: a key is in it.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct List {
+    /// In one of these states; in any, if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<String>,
+    /// Only what holds its subject: open, unknown, or answered to nobody.
+    pub holding: bool,
+    /// Of this bank.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bank: Option<String>,
+    /// Under this `Idempotency-Key`; needs the bank, to which a key belongs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Older than this operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// At most so many, newest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// `operations.show`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Show {
+    /// The operation.
+    pub id: String,
+    /// With the body of the bank's answer: for operators.
+    #[serde(default)]
+    pub body: bool,
+}
+
+/// `operations.resolve`. No `Debug`: a bank's answer is in it.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolve {
+    /// The operation.
+    pub id: String,
+    /// What became of it.
+    pub r#as: Found,
+    /// The status that its key replays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The content type that its key replays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The body that its key replays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// How the person knows.
+    pub reason: String,
+}
+
+/// What a person found out about an unknown operation.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// The bank has it.
+    Done,
+    /// The bank has it not.
+    #[serde(alias = "not-sent")]
+    NotSent,
+}
+
+/// `operations.release`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// The operation.
+    pub id: String,
+    /// How the person knows that nobody waits for its answer.
+    pub reason: String,
+}
+
+/// `operations.freeze` and `operations.thaw`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Freeze {
+    /// Why.
+    pub reason: String,
+}
+
+/// Who is on the other end, as the kernel says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// The effective uid at the time of its connect.
+    pub uid: u32,
+    /// The process that connected.
+    pub pid: Option<i32>,
+}
+
+/// Why nothing was read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The question makes no sense.
+    #[error("{0}")]
+    Question(String),
+    /// No such operation.
+    #[error("the journal has no operation {0}")]
+    NotFound(OperationId),
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The journal cannot be read.
+    #[error("cannot read the journal")]
+    Store(#[from] StoreError),
+}
+
+/// The commands' view of the journal.
+#[derive(Clone, Debug)]
+pub(super) struct Operations {
+    journal: Option<Journal>,
+    reads: Arc<Semaphore>,
+}
+
+impl ReadError {
+    /// The stable name of the cause.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Question(_) => "bad_request",
+            Self::NotFound(_) => "not_found",
+            Self::Open(_) | Self::Store(_) => "journal_failed",
+        }
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        Self::new(error.code(), chain(&error))
+    }
+}
+
+impl Found {
+    /// Its name on the socket.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::NotSent => "not_sent",
+        }
+    }
+}
+
+impl Peer {
+    /// The login is looked up by a process id that may be another's by now; so it says who probably sat there, and the uid
+    /// alone decides.
+    fn person(self, reason: String) -> Person {
+        let pid = self.pid.filter(|&pid| pid > 0);
+        let login = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
+        Person {
+            uid: self.uid,
+            pid,
+            login_uid: login.and_then(|text| login_uid(&text)),
+            reason,
+        }
+    }
+}
+
+fn login_uid(text: &str) -> Option<u32> {
+    let uid = text.trim().parse().ok()?;
+    (uid != NO_LOGIN).then_some(uid)
+}
+
+impl Operations {
+    pub(super) fn new(journal: Option<Journal>) -> Self {
+        Self {
+            journal,
+            reads: Arc::new(Semaphore::new(READS)),
+        }
+    }
+
+    pub(super) async fn list(&self, asked: List, operator: bool) -> Result<Value, Refusal> {
+        let depth = Depth {
+            subject: operator,
+            body: false,
+        };
+        self.read(move |reader| list(reader, &asked, depth)).await
+    }
+
+    pub(super) async fn show(&self, asked: Show, operator: bool) -> Result<Value, Refusal> {
+        let depth = Depth {
+            subject: operator,
+            body: operator && asked.body,
+        };
+        self.read(move |reader| show(reader, &asked.id, depth))
+            .await
+    }
+
+    pub(super) async fn resolve(&self, asked: Resolve, peer: Peer) -> Result<Value, Refusal> {
+        let journal = self.journal()?;
+        let id = parse_id(&asked.id).map_err(bad)?;
+        let person = peer.person(reason(&asked.reason).map_err(bad)?);
+        let (uid, login_uid) = (person.uid, person.login_uid);
+        let answer = answer(&asked).map_err(bad)?;
+        let resolution = match asked.r#as {
+            Found::Done => Resolution::Done,
+            Found::NotSent => Resolution::NotSent,
+        };
+        let work = journal.resolve(id, resolution, answer, person, now());
+        let state = change(work, |state, listening| {
+            if listening {
+                format!(
+                    "operation {id} is {state} and still listens for the bank's answer until timeouts.settle; \
+                     ask again then"
+                )
+            } else {
+                format!("operation {id} is {state}: only one that is unknown can be resolved")
+            }
+        })
+        .await?;
+        tracing::warn!(operation = %id, r#as = asked.r#as.as_str(), uid, login_uid, "an operation was resolved by hand");
+        Ok(json!({"id": id.to_string(), "state": state.as_str()}))
+    }
+
+    pub(super) async fn release(&self, asked: Release, peer: Peer) -> Result<Value, Refusal> {
+        let journal = self.journal()?;
+        let id = parse_id(&asked.id).map_err(bad)?;
+        let person = peer.person(reason(&asked.reason).map_err(bad)?);
+        let (uid, login_uid) = (person.uid, person.login_uid);
+        let work = journal.release(id, person, now());
+        let state = change(work, |state, listening| match (state, listening) {
+            (State::Done, _) => {
+                format!("operation {id} is done and its answer was delivered: it holds nothing")
+            }
+            (_, true) => format!(
+                "operation {id} is {state} and still listens for the bank's answer until timeouts.settle; \
+                 only one that is done, with an answer that nobody got, can be released"
+            ),
+            (_, false) => format!(
+                "operation {id} is {state}: only one that is done, with an answer that nobody got, can be released"
+            ),
+        })
+        .await?;
+        tracing::warn!(operation = %id, uid, login_uid, "an operation's subject was released by hand");
+        Ok(json!({"id": id.to_string(), "state": state.as_str()}))
+    }
+
+    pub(super) async fn freeze(
+        &self,
+        frozen: bool,
+        asked: Freeze,
+        peer: Peer,
+    ) -> Result<Value, Refusal> {
+        let journal = self.journal()?;
+        let person = peer.person(reason(&asked.reason).map_err(bad)?);
+        let (uid, login_uid) = (person.uid, person.login_uid);
+        let work = journal.freeze(frozen, person, now());
+        // The journal takes either from any state.
+        let changed = change(work, |state, _| format!("operation is {state}")).await?;
+        match (changed, frozen) {
+            (true, true) => tracing::warn!(uid, login_uid, "guarded routes were frozen by hand"),
+            (true, false) => tracing::info!(uid, login_uid, "guarded routes were thawed by hand"),
+            (false, _) => {}
+        }
+        Ok(json!({"frozen": frozen, "changed": changed}))
+    }
+
+    fn journal(&self) -> Result<&Journal, Refusal> {
+        let message = "this gate keeps no operations: `journal` is not configured";
+        self.journal
+            .as_ref()
+            .ok_or_else(|| Refusal::new("no_journal", message))
+    }
+
+    async fn read(
+        &self,
+        work: impl FnOnce(&Reader) -> Result<Value, ReadError> + Send + 'static,
+    ) -> Result<Value, Refusal> {
+        let path = self.journal()?.path().to_owned();
+        let reads = Arc::clone(&self.reads);
+        let read = async {
+            let place = reads.acquire_owned().await.ok()?;
+            let work = move || {
+                let _place = place;
+                work(&Reader::open(&path)?)
+            };
+            tokio::task::spawn_blocking(work).await.ok()
+        };
+        match timeout(DEADLINE, read).await {
+            Ok(Some(read)) => Ok(read?),
+            Ok(None) => Err(Refusal::new("internal", "the read broke off")),
+            Err(_) => {
+                let message = format!("the journal was not read within {} s", DEADLINE.as_secs());
+                Err(Refusal::new("timeout", message))
+            }
+        }
+    }
+}
+
+/// Waits for a change. A wait that is over takes back nothing.
+async fn change<T>(
+    work: impl Future<Output = Result<T, JournalError>>,
+    wrong_state: impl FnOnce(State, bool) -> String,
+) -> Result<T, Refusal> {
+    let error = match timeout(DEADLINE, work).await {
+        Ok(Ok(done)) => return Ok(done),
+        Ok(Err(error)) => error,
+        Err(_) => {
+            let within = DEADLINE.as_secs();
+            let message = format!(
+                "the journal did not answer within {within} s, and may still do it: look before you ask again"
+            );
+            return Err(Refusal::new("timeout", message));
+        }
+    };
+    let code = match &error {
+        JournalError::Busy => "busy",
+        JournalError::Failed => "journal_failed",
+        JournalError::Full => "journal_full",
+        JournalError::NotFound => "not_found",
+        JournalError::Forbidden((state, listening)) => {
+            return Err(Refusal::new("wrong_state", wrong_state(*state, *listening)));
+        }
+        // None of these is an answer to a person's change.
+        JournalError::Frozen | JournalError::Internal(_) | JournalError::Stale => "internal",
+    };
+    Err(Refusal::new(code, error.to_string()))
+}
+
+/// A list, as the socket gives it: `{"operations": […], "frozen": …}`.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn list(reader: &Reader, asked: &List, depth: Depth) -> Result<Value, ReadError> {
+    let operations = reader.list(&filter(asked).map_err(ReadError::Question)?, depth)?;
+    Ok(json!({"operations": operations, "frozen": reader.is_frozen()?}))
+}
+
+/// One operation, as the socket gives it. A body beyond [`SHOWN_MAX`] is cut, and `body_cut` says so.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn show(reader: &Reader, id: &str, depth: Depth) -> Result<Value, ReadError> {
+    let id = parse_id(id).map_err(ReadError::Question)?;
+    let mut shown = reader.show(id, depth)?.ok_or(ReadError::NotFound(id))?;
+    let body = shown
+        .answer
+        .as_mut()
+        .and_then(|answer| answer.body.as_mut());
+    let cut = body.is_some_and(cut);
+    let mut shown = json!(shown);
+    if cut && let Some(answer) = shown.get_mut("answer").and_then(Value::as_object_mut) {
+        answer.insert("body_cut".to_owned(), Value::Bool(true));
+    }
+    Ok(shown)
+}
+
+fn cut(body: &mut String) -> bool {
+    if body.len() <= SHOWN_MAX {
+        return false;
+    }
+    let mut end = SHOWN_MAX;
+    while !body.is_char_boundary(end) {
+        end -= 1;
+    }
+    body.truncate(end);
+    true
+}
+
+fn filter(asked: &List) -> Result<Filter, String> {
+    let states = asked.states.iter().map(|text| state(text));
+    let key = match (&asked.key, &asked.bank) {
+        (None, _) => None,
+        (Some(_), None) => {
+            return Err("a key belongs to a bank: name the bank as well".to_owned());
+        }
+        (Some(key), Some(bank)) => {
+            let key = Key::parse(key.as_bytes()).map_err(|error| error.to_string())?;
+            Some(key.digest(bank))
+        }
+    };
+    let limit = asked.limit.unwrap_or(LIST_DEFAULT);
+    if !(1..=LIST_MAX).contains(&limit) {
+        return Err(format!("limit is 1 to {LIST_MAX}"));
+    }
+    Ok(Filter {
+        states: states.collect::<Result<_, _>>()?,
+        holding: asked.holding,
+        bank: asked.bank.clone(),
+        key,
+        before: asked.before.as_deref().map(parse_id).transpose()?,
+        limit,
+    })
+}
+
+/// Reads a state as a person writes it: with `-` or `_`.
+///
+/// # Errors
+/// What there is instead.
+pub fn state(text: &str) -> Result<State, String> {
+    State::parse(&text.replace('-', "_")).ok_or_else(|| {
+        let known = State::ALL.map(State::as_str).join(", ");
+        format!("a state is one of {known}")
+    })
+}
+
+/// Reads an id.
+///
+/// # Errors
+/// What one looks like.
+pub fn parse_id(text: &str) -> Result<OperationId, String> {
+    OperationId::parse(text).ok_or_else(|| {
+        "an operation's id is `op_` and 20 digits of 0-9 and a-f, as in Priorgate-Operation and in lists".to_owned()
+    })
+}
+
+/// What a reason must be: words, in one line.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("a reason is needed, for whoever reads this in a year".to_owned());
+    }
+    if text.chars().count() > REASON_MAX {
+        return Err(format!("a reason has at most {REASON_MAX} characters"));
+    }
+    if text.contains(char::is_control) {
+        return Err("a reason is one line, without control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A status that a key may replay.
+///
+/// # Errors
+/// Which ones there are.
+pub fn status(status: u16) -> Result<StatusCode, String> {
+    StatusCode::from_u16(status)
+        .ok()
+        .filter(|_| matches!(status, 200..=299 | 400..=599))
+        .ok_or_else(|| "status is 200 to 299 or 400 to 599".to_owned())
+}
+
+/// What the key replays from now on.
+fn answer(asked: &Resolve) -> Result<Option<StoredAnswer>, String> {
+    if asked.r#as == Found::NotSent {
+        if asked.status.is_some() || asked.content_type.is_some() || asked.body.is_some() {
+            let message =
+                "what was not sent has no answer: status, content_type and body go with done";
+            return Err(message.to_owned());
+        }
+        return Ok(None);
+    }
+    let status = status(asked.status.unwrap_or(200))?;
+    let mut headers = HeaderMap::new();
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
+        if asked.content_type.is_some() || asked.body.as_ref().is_some_and(|body| !body.is_empty())
+        {
+            return Err(format!("an answer {} has no body", status.as_u16()));
+        }
+        return Ok(Some(StoredAnswer {
+            status,
+            headers,
+            body: Bytes::new(),
+        }));
+    }
+    let body = asked.body.as_deref().unwrap_or("{}");
+    if body.len() > BODY_MAX {
+        return Err(format!("the body has at most {BODY_MAX} bytes"));
+    }
+    let content_type = asked.content_type.as_deref().unwrap_or("application/json");
+    let media = content_type.split(';').next().unwrap_or_default().trim();
+    let value = HeaderValue::from_str(content_type).ok();
+    let (Some(MediaType::Named(media)), Some(value)) = (MediaType::parse(media), value) else {
+        return Err("content_type is as in application/json".to_owned());
+    };
+    // PHP would find out when it replays it, and that may be in a month.
+    if media == "application/json" && serde_json::from_str::<serde::de::IgnoredAny>(body).is_err() {
+        return Err("the body is no JSON, and content_type says that it is".to_owned());
+    }
+    headers.insert(CONTENT_TYPE, value);
+    Ok(Some(StoredAnswer {
+        status,
+        headers,
+        body: Bytes::copy_from_slice(body.as_bytes()),
+    }))
+}
+
+fn bad(message: String) -> Refusal {
+    Refusal::new("bad_request", message)
+}
+
+fn now() -> UnixMillis {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,215 @@
+//! The commands that change something: what a person is asked before, and told after.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Found, Freeze, Input, Release, Resolve, ask, other_version, show};
+use crate::admin::commands::Request;
+use crate::admin::operations::{self as asked, BODY_MAX};
+use crate::cli::client::ClientError;
+use crate::cli::style::Style;
+use crate::cli::{Failure, OK, PROBLEM, Target, USAGE, complain, failed, print_json};
+
+/// Bytes of an answer to a question.
+const MAX_WORD: u64 = 1024;
+
+pub(super) fn resolve(
+    args: Resolve,
+    config: PathBuf,
+    input: Input<'_>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let target = args.target.with(config);
+    let answered = args.status.is_some() || args.content_type.is_some() || args.body.is_some();
+    let (found, becomes, then) = match args.found {
+        Found::Done => (
+            asked::Found::Done,
+            "done: the bank has it",
+            "is done: its key replays the answer that you gave",
+        ),
+        Found::NotSent if answered => {
+            complain(
+                err,
+                "--status, --content-type and --body go with --as done: what was not sent has no answer",
+            );
+            return USAGE;
+        }
+        Found::NotSent => (
+            asked::Found::NotSent,
+            "not_sent: the bank has it not, and it may be sent again",
+            "is not_sent: the same request may run again under its key",
+        ),
+    };
+    let body = match args.body.as_deref().map(body_of).transpose() {
+        Ok(body) => body,
+        Err(message) => {
+            complain(err, &message);
+            return PROBLEM;
+        }
+    };
+    let question = format!("Resolve {} as {becomes}?", args.id);
+    if let Err(code) = confirm(&target, &args.id, &question, args.yes, input, out, err) {
+        return code;
+    }
+    let request = Request::Resolve(asked::Resolve {
+        id: args.id.clone(),
+        r#as: found,
+        status: args.status,
+        content_type: args.content_type,
+        body,
+        reason: args.reason,
+    });
+    let said = |_: &Value| format!("resolved: {} {then}", args.id);
+    change(&target, &request, said, out, err)
+}
+
+pub(super) fn release(
+    args: Release,
+    config: PathBuf,
+    input: Input<'_>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let target = args.target.with(config);
+    let question = format!("Let go of the subject of {}?", args.id);
+    if let Err(code) = confirm(&target, &args.id, &question, args.yes, input, out, err) {
+        return code;
+    }
+    let request = Request::Release(asked::Release {
+        id: args.id.clone(),
+        reason: args.reason,
+    });
+    let said = |_: &Value| {
+        format!(
+            "released: requests for the subject of {} may run under other keys",
+            args.id
+        )
+    };
+    change(&target, &request, said, out, err)
+}
+
+pub(super) fn freeze(
+    frozen: bool,
+    args: Freeze,
+    config: PathBuf,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let target = args.target.with(config);
+    let freeze = asked::Freeze {
+        reason: args.reason,
+    };
+    let (request, new, old) = if frozen {
+        (
+            Request::Freeze(freeze),
+            "frozen: every guarded request is refused until `priorgate operations thaw --reason TEXT`",
+            "it was frozen already; nothing was changed",
+        )
+    } else {
+        (
+            Request::Thaw(freeze),
+            "thawed: guarded requests are taken again",
+            "it was not frozen; nothing was changed",
+        )
+    };
+    let said = |result: &Value| {
+        let unchanged = result.get("changed") == Some(&Value::Bool(false));
+        if unchanged { old } else { new }.to_owned()
+    };
+    change(&target, &request, said, out, err)
+}
+
+fn change(
+    target: &Target,
+    request: &Request,
+    said: impl FnOnce(&Value) -> String,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let result = match ask(target, request) {
+        Ok(result) => result,
+        Err(failure) => return not_done(failure, target, out, err),
+    };
+    if target.json {
+        print_json(out, &result);
+    } else {
+        let _ = writeln!(out, "{}", said(&result));
+    }
+    OK
+}
+
+fn not_done(failure: Failure, target: &Target, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let down = matches!(failure, Failure::Client(ClientError::NotRunning { .. }));
+    let code = failed(failure, target.json, out, err);
+    if down && !target.json {
+        complain(
+            err,
+            "nothing was changed: only a running gate writes the journal, so start it first",
+        );
+    }
+    code
+}
+
+/// Shows the operation and wants a `yes`. Gives the exit code if there is none.
+fn confirm(
+    target: &Target,
+    id: &str,
+    question: &str,
+    yes: bool,
+    input: Input<'_>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<(), u8> {
+    if yes {
+        return Ok(());
+    }
+    if !input.terminal {
+        complain(
+            err,
+            "stdin is no terminal, so nobody can be asked: look at `priorgate operations show` and add --yes",
+        );
+        return Err(USAGE);
+    }
+    let request = Request::Show(asked::Show {
+        id: id.to_owned(),
+        body: false,
+    });
+    let document = match ask(target, &request) {
+        Ok(document) => document,
+        Err(failure) => return Err(not_done(failure, target, out, err)),
+    };
+    let Ok(shown) = serde_json::from_value(document) else {
+        return Err(other_version(err));
+    };
+    // On stderr: stdout is for the result.
+    let _ = show::print(&shown, Style::plain(), err);
+    let _ = write!(err, "\n{question} Type yes: ");
+    let _ = err.flush();
+    let mut word = String::new();
+    let read = input.lines.take(MAX_WORD).read_line(&mut word);
+    if read.is_ok() && word.trim() == "yes" {
+        return Ok(());
+    }
+    complain(err, "nothing was changed");
+    Err(PROBLEM)
+}
+
+fn body_of(path: &Path) -> Result<String, String> {
+    let read = || -> io::Result<String> {
+        let mut text = String::new();
+        // One more than there may be, to tell what is too much.
+        File::open(path)?
+            .take(BODY_MAX as u64 + 1)
+            .read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = read().map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    if text.len() > BODY_MAX {
+        return Err(format!("{} has more than {BODY_MAX} bytes", path.display()));
+    }
+    Ok(text)
+}

@@ -1,0 +1,380 @@
+//! The operations commands as they are typed: against a real admin socket with a real journal, and without a gate.
+
+mod pages;
+
+use std::fs;
+use std::thread::{self, JoinHandle};
+
+use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use super::*;
+use crate::admin::operations::BODY_MAX;
+use crate::admin::operations::tests::{Came, Stage};
+use crate::admin::serve_unix;
+use crate::cli::{CONFIG, Cli, Command as Any, USAGE};
+use crate::net::listen::Bound;
+
+struct Done {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+/// Types a command; `word` is what is typed when it asks, none without a terminal.
+fn typed(args: &[&str], config: &str, word: Option<&str>) -> Done {
+    let line = ["priorgate", "--config", config, "operations"];
+    let cli = match Cli::try_parse_from(line.iter().chain(args)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            return Done {
+                code: USAGE,
+                out: String::new(),
+                err: error.to_string(),
+            };
+        }
+    };
+    let Any::Operations(command) = cli.command else {
+        panic!("another command");
+    };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut lines = word.unwrap_or_default().as_bytes();
+    let input = Input {
+        terminal: word.is_some(),
+        lines: &mut lines,
+    };
+    let code = run(
+        command,
+        cli.config,
+        input,
+        Style::plain(),
+        &mut out,
+        &mut err,
+    );
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Done {
+        code,
+        out: text(out),
+        err: text(err),
+    }
+}
+
+/// A journal, and a gate's admin socket before it if `gate` is there.
+struct World {
+    stage: Stage,
+    config: String,
+    runtime: Runtime,
+    gate: Option<(watch::Sender<bool>, JoinHandle<()>)>,
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+impl World {
+    fn down() -> Self {
+        let stage = Stage::new();
+        let config = stage.dir.path().join("config.yaml");
+        // A mistake elsewhere is in nobody's way.
+        fs::write(
+            &config,
+            "admin: {unix: admin.sock}\njournal: {sqlite: journal.db}\nbanks: mistaken\n",
+        )
+        .unwrap();
+        Self {
+            config: config.to_str().unwrap().to_owned(),
+            stage,
+            runtime: runtime(),
+            gate: None,
+        }
+    }
+
+    fn up() -> Self {
+        let mut world = Self::down();
+        let me = rustix::process::geteuid().as_raw();
+        let server = world.stage.server(vec![me]);
+        let bound = Bound::unix(&world.stage.dir.path().join("admin.sock"), 0o600, None).unwrap();
+        let (end, ended) = watch::channel(false);
+        let thread = thread::spawn(move || {
+            runtime().block_on(async {
+                serve_unix(bound.serve().unwrap(), server, ended).await;
+            });
+        });
+        world.gate = Some((end, thread));
+        world
+    }
+
+    fn operation(&self, key: &str, came: Came) -> String {
+        let id = self.runtime.block_on(self.stage.operation(key, came));
+        id.to_string()
+    }
+
+    fn typed(&self, args: &[&str], word: Option<&str>) -> Done {
+        typed(args, &self.config, word)
+    }
+
+    fn state(&self, id: &str) -> String {
+        let shown = self.typed(&["show", id, "--json"], None);
+        let shown: Value = serde_json::from_str(&shown.out).unwrap();
+        shown["state"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some((end, thread)) = self.gate.take() {
+            end.send_replace(true);
+            let _ = thread.join();
+        }
+        self.stage.journal.close();
+    }
+}
+
+#[test]
+fn a_running_gate_is_asked_and_a_person_resolves_with_a_typed_yes() {
+    let world = World::up();
+    let id = world.operation("k1", Came::Unknown);
+    let list = world.typed(
+        &["list", "--open", "--bank", "priorbank", "--key", "k1"],
+        None,
+    );
+    assert_eq!((list.code, list.err.as_str()), (OK, ""));
+    assert!(list.out.contains(&id), "{}", list.out);
+    let none = world.typed(&["list", "--state", "done"], None);
+    assert_eq!((none.code, none.out.as_str()), (OK, "no operations\n"));
+    let show = world.typed(&["show", &id], None);
+    assert!(show.out.contains("/session_id=\"k1\""), "{}", show.out);
+
+    let resolve = [
+        "resolve",
+        &id,
+        "--as",
+        "done",
+        "--reason",
+        "the bank's list has it",
+    ];
+    for word in ["no\n", "y\n", ""] {
+        let done = world.typed(&resolve, Some(word));
+        assert_eq!((done.code, done.out.as_str()), (PROBLEM, ""));
+        assert!(done.err.contains("/session_id=\"k1\""), "{}", done.err);
+        assert!(
+            done.err
+                .contains("Type yes: priorgate: nothing was changed\n")
+        );
+        assert_eq!(world.state(&id), "unknown");
+    }
+    let done = world.typed(&resolve, Some("yes\n"));
+    assert_eq!(done.code, OK, "{}", done.err);
+    assert_eq!(
+        done.out,
+        format!("resolved: {id} is done: its key replays the answer that you gave\n")
+    );
+    let again = world.typed(&[&resolve[..], &["--yes"]].concat(), None);
+    assert_eq!((again.code, again.out.as_str()), (PROBLEM, ""));
+    assert!(again.err.contains("is done: only one that is unknown"));
+    let show = world.typed(&["show", &id, "--body"], None);
+    assert!(show.out.contains("\nbody:\n  {}\n"), "{}", show.out);
+    assert!(show.out.contains("resolved as done (uid "), "{}", show.out);
+}
+
+#[test]
+fn without_a_terminal_a_change_needs_a_yes_on_the_line() {
+    let world = World::up();
+    let (unknown, done) = (
+        world.operation("k1", Came::Unknown),
+        world.operation("k2", Came::Undelivered),
+    );
+    let body = world.stage.dir.path().join("answer.json");
+    fs::write(&body, "{\"refund_id\":7}\n").unwrap();
+    let resolve = [
+        "resolve",
+        &unknown,
+        "--as",
+        "done",
+        "--reason",
+        "asked",
+        "--status",
+        "201",
+        "--body",
+        body.to_str().unwrap(),
+    ];
+    let release = ["release", &done, "--reason", "the order is gone"];
+    for command in [&resolve[..], &release] {
+        let refused = world.typed(command, None);
+        assert_eq!((refused.code, refused.out.as_str()), (USAGE, ""));
+        assert!(refused.err.contains("--yes"), "{}", refused.err);
+        let mut command = command.to_vec();
+        command.extend(["--yes", "--json"]);
+        let changed = world.typed(&command, None);
+        assert_eq!((changed.code, changed.err.as_str()), (OK, ""));
+        let result: Value = serde_json::from_str(&changed.out).unwrap();
+        assert_eq!(result["state"], "done");
+    }
+    let show = world.typed(&["show", &unknown, "--body", "--json"], None);
+    let show: Value = serde_json::from_str(&show.out).unwrap();
+    assert_eq!(show["answer"]["status"], 201);
+    assert_eq!(show["answer"]["body"], "{\"refund_id\":7}\n");
+
+    fs::write(&body, " ".repeat(BODY_MAX + 1)).unwrap();
+    let long = world.typed(&resolve, None);
+    assert_eq!(long.code, PROBLEM);
+    assert!(long.err.contains("more than 65536 bytes"), "{}", long.err);
+    fs::remove_file(&body).unwrap();
+    let gone = world.typed(&resolve, None);
+    assert_eq!(gone.code, PROBLEM);
+    assert!(gone.err.contains("cannot read"), "{}", gone.err);
+}
+
+#[test]
+fn guarded_requests_are_frozen_and_thawed() {
+    let world = World::up();
+    for (command, first, second) in [
+        ("freeze", "frozen: every", "it was frozen already"),
+        ("thaw", "thawed: guarded", "it was not frozen"),
+    ] {
+        for says in [first, second] {
+            let done = world.typed(&[command, "--reason", "a restore"], None);
+            assert_eq!((done.code, done.err.as_str()), (OK, ""));
+            assert!(done.out.starts_with(says), "{}", done.out);
+        }
+        let list = world.typed(&["list"], None);
+        assert_eq!(list.out.contains("frozen"), command == "freeze");
+    }
+}
+
+#[test]
+fn while_the_gate_is_down_the_file_is_read_and_nothing_is_changed() {
+    let world = World::down();
+    let id = world.operation("k1", Came::Sent);
+    let undelivered = world.operation("k2", Came::Undelivered);
+    // A journal in use by a gate that listens elsewhere is told apart from one that nobody has.
+    let list = world.typed(&["list", "--bank", "priorbank", "--key", "k1"], None);
+    assert_eq!(list.code, OK);
+    assert!(list.out.contains(&id) && !list.out.contains(&undelivered));
+    assert!(
+        list.err.contains("a gate has this journal open"),
+        "{}",
+        list.err
+    );
+    let World { stage, config, .. } = &world;
+    let copy = tempfile::tempdir().unwrap();
+    stage.journal.close();
+    for file in ["journal.db", "config.yaml"] {
+        fs::copy(stage.dir.path().join(file), copy.path().join(file)).unwrap();
+    }
+    let down = copy.path().join("config.yaml");
+    let down = down.to_str().unwrap();
+    let show = typed(&["show", &id], down, None);
+    assert_eq!(show.code, OK);
+    let note = show.err.lines().collect::<Vec<_>>();
+    assert_eq!(note.len(), 1, "{}", show.err);
+    assert!(note[0].contains("no gate listens on") && note[0].contains("journal.db instead"));
+    assert!(show.out.contains("subject        /session_id=\"k1\""));
+    assert!(
+        show.out.contains("the next start makes it unknown"),
+        "{}",
+        show.out
+    );
+    let body = typed(&["show", &undelivered, "--body", "--json"], down, None);
+    let body: Value = serde_json::from_str(&body.out).unwrap();
+    assert_eq!(body["answer"]["body"], "{\"refund_id\":1}");
+    let missing = typed(&["show", "op_01a1ed6de00000000001"], down, None);
+    assert_eq!((missing.code, missing.out.as_str()), (PROBLEM, ""));
+    assert!(
+        missing
+            .err
+            .contains("the journal has no operation op_01a1ed6de00000000001")
+    );
+
+    let id = id.as_str();
+    for command in [
+        &["resolve", id, "--as", "not-sent", "--reason", "r", "--yes"][..],
+        &["release", id, "--reason", "r", "--yes"],
+        &["freeze", "--reason", "r"],
+        &["thaw", "--reason", "r"],
+    ] {
+        let refused = typed(command, config, None);
+        assert_eq!((refused.code, refused.out.as_str()), (PROBLEM, ""));
+        assert!(
+            refused.err.contains("no gate listens on"),
+            "{}",
+            refused.err
+        );
+        assert!(
+            refused.err.contains("only a running gate writes"),
+            "{}",
+            refused.err
+        );
+    }
+}
+
+#[test]
+fn without_a_gate_and_a_journal_there_is_nothing_to_show() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.yaml");
+    let config_path = config.to_str().unwrap();
+    for (text, code, name) in [
+        ("admin: {unix: admin.sock}\n", PROBLEM, "not_running"),
+        (
+            "admin: {unix: a.sock}\njournal: {sqlite: j.db}\n",
+            PROBLEM,
+            "journal_failed",
+        ),
+        ("journal: {sqlite: j.db}\n", CONFIG, "config"),
+        ("admin: [\n", CONFIG, "config"),
+    ] {
+        fs::write(&config, text).unwrap();
+        for command in [
+            &["list", "--json"][..],
+            &["show", "op_01a1ed6de00000000001", "--json"],
+        ] {
+            let done = typed(command, config_path, None);
+            assert_eq!(done.code, code, "{text}");
+            let error: Value = serde_json::from_str(&done.out).unwrap();
+            assert_eq!(error["error"]["code"], name, "{text}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_before_anybody_is_asked() {
+    let id = "op_01a1ed6de00000000001";
+    let long = "x".repeat(501);
+    for args in [
+        &["list", "--state", "open"][..],
+        &["list", "--key", "k"],
+        &["list", "--limit", "0"],
+        &["list", "--limit", "1001"],
+        &["list", "--before", "yesterday"],
+        &["show"],
+        &["show", "op_1"],
+        &["resolve", id, "--reason", "r"],
+        &["resolve", id, "--as", "done"],
+        &["resolve", id, "--as", "refused", "--reason", "r"],
+        &["resolve", id, "--as", "done", "--reason", " "],
+        &["resolve", id, "--as", "done", "--reason", "a\u{1b}b"],
+        &["resolve", id, "--as", "done", "--reason", &long],
+        &[
+            "resolve", id, "--as", "done", "--reason", "r", "--status", "302",
+        ],
+        &[
+            "resolve", id, "--as", "not-sent", "--reason", "r", "--status", "200", "--yes",
+        ],
+        &[
+            "resolve", id, "--as", "not_sent", "--reason", "r", "--body", "/x", "--yes",
+        ],
+        &["release", id],
+        &["freeze"],
+        &["thaw"],
+        &["help"],
+    ] {
+        let done = typed(args, "/nowhere/config.yaml", None);
+        assert_eq!(
+            (done.code, done.out.as_str()),
+            (USAGE, ""),
+            "{args:?}: {}",
+            done.err
+        );
+    }
+}
