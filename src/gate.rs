@@ -452,7 +452,12 @@ impl Gate {
         if let (Some(bound), Some(config)) = (unix, &self.config.admin.unix) {
             let listener = bound.serve()?;
             let operators = config.operators.clone();
-            let server = admin::Server::new(operators, Arc::clone(&status), commands, None);
+            let server = admin::Server::new(
+                operators,
+                Arc::clone(&status),
+                commands,
+                self.journal().cloned(),
+            );
             tokio::spawn(admin::serve_unix(listener, server, end.clone()));
         }
         if let Some(bound) = tcp {

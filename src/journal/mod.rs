@@ -4,8 +4,10 @@
 //! for commands, in this process or in another, while the gate runs or is down. All wall-clock time is passed in.
 
 mod ballast;
+mod codec;
 pub mod error;
 pub mod failpoint;
+mod hand;
 mod open;
 mod operations;
 mod place;
@@ -19,7 +21,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -389,7 +391,7 @@ impl Journal {
     ) -> Result<State, JournalError> {
         let bytes = answer.as_ref().map_or(64, |answer| answer.body.len());
         self.call("resolve", Class::Settles, bytes, None, move |connection| {
-            operations::resolve(connection, id, resolution, answer.as_ref(), &person, now)
+            hand::resolve(connection, id, resolution, answer.as_ref(), &person, now)
         })
         .await?
         .0
@@ -406,7 +408,7 @@ impl Journal {
         now: UnixMillis,
     ) -> Result<State, JournalError> {
         self.call("release", Class::Settles, 64, None, move |connection| {
-            operations::release(connection, id, &person, now)
+            hand::release(connection, id, &person, now)
         })
         .await?
         .0
@@ -424,7 +426,7 @@ impl Journal {
     ) -> Result<bool, JournalError> {
         let (changed, _) = self
             .call("freeze", Class::Settles, 64, None, move |connection| {
-                operations::freeze(connection, frozen, &person, now)
+                hand::freeze(connection, frozen, &person, now)
             })
             .await?;
         Ok(changed)
@@ -529,11 +531,15 @@ impl Journal {
             reply,
             later,
         };
-        if self.0.queue.try_send(Message::Task(Box::new(job))).is_err() {
-            if let Some(later) = kept {
-                push(&self.0.afterthoughts, later);
+        match self.0.queue.try_send(Message::Task(Box::new(job))) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                if let Some(later) = kept {
+                    push(&self.0.afterthoughts, later);
+                }
+                return Err(JournalError::Busy);
             }
-            return Err(JournalError::Busy);
+            Err(TrySendError::Disconnected(_)) => return Err(JournalError::Failed),
         }
         answer.await.unwrap_or(Err(JournalError::Failed))
     }

@@ -1,16 +1,13 @@
 //! The statements of the once guard. Each runs inside a transaction of the writer's; the decisions are `policy/operation`'s.
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, named_params};
 
+use super::codec::{answer, header_lines};
 use super::error::JournalError;
-use super::{Person, Request, StoredAnswer};
+use super::{Request, StoredAnswer};
 use crate::policy::operation::decide::DUPLICATE_WITHIN;
 use crate::policy::operation::{
-    Asked, Decision, Digest, Event, Known, OperationId, Resolution, Situation, Standing, State,
-    UnixMillis, decide,
+    Asked, Decision, Event, Known, OperationId, Situation, Standing, State, UnixMillis, decide,
 };
 
 /// What is written without anybody waiting for it: with the next batch, or within a second.
@@ -60,44 +57,10 @@ pub(super) struct Holding {
     pub(super) frozen: bool,
 }
 
-impl ToSql for Digest {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(ValueRef::Blob(&self.0)))
-    }
-}
-
-impl FromSql for Digest {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let bytes = value.as_blob()?;
-        bytes
-            .try_into()
-            .map(Self)
-            .map_err(|_| FromSqlError::InvalidType)
-    }
-}
-
-impl ToSql for State {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.as_str().into())
-    }
-}
-
-impl FromSql for State {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
-    }
-}
-
-impl FromSql for OperationId {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
-    }
-}
-
 const KNOWN: &str = "row, id, state, listening, delivered, fingerprint, attempt";
 
-struct Found {
-    row: i64,
+pub(super) struct Found {
+    pub(super) row: i64,
     attempt: i64,
     known: Known,
 }
@@ -280,7 +243,7 @@ pub(super) fn finish(
     )
 }
 
-fn store(
+pub(super) fn store(
     connection: &Connection,
     row: i64,
     next: Standing,
@@ -340,125 +303,14 @@ pub(super) fn afterwards(
     }
 }
 
-fn set_delivered(connection: &Connection, row: i64, next: Standing) -> rusqlite::Result<usize> {
+pub(super) fn set_delivered(
+    connection: &Connection,
+    row: i64,
+    next: Standing,
+) -> rusqlite::Result<usize> {
     connection
         .prepare_cached("UPDATE operation SET delivered = ?1, holds = ?2 WHERE row = ?3")?
         .execute((next.delivered, next.holds(), row))
-}
-
-/// A person's word on an `unknown` operation.
-pub(super) fn resolve(
-    connection: &Connection,
-    id: OperationId,
-    resolution: Resolution,
-    answer: Option<&StoredAnswer>,
-    person: &Person,
-    now: UnixMillis,
-) -> rusqlite::Result<Result<State, JournalError>> {
-    let what = match resolution {
-        Resolution::Done => "resolved as done",
-        Resolution::NotSent => "resolved as not_sent",
-    };
-    by_hand(
-        connection,
-        id,
-        Event::Resolve(resolution),
-        what,
-        person,
-        now,
-        |row, next| store(connection, row, next, Some("resolved"), answer, now),
-    )
-}
-
-/// A person lets the subject of an undelivered `done` go.
-pub(super) fn release(
-    connection: &Connection,
-    id: OperationId,
-    person: &Person,
-    now: UnixMillis,
-) -> rusqlite::Result<Result<State, JournalError>> {
-    by_hand(
-        connection,
-        id,
-        Event::Release,
-        "released",
-        person,
-        now,
-        |row, next| set_delivered(connection, row, next),
-    )
-}
-
-fn by_hand(
-    connection: &Connection,
-    id: OperationId,
-    event: Event,
-    what: &str,
-    person: &Person,
-    now: UnixMillis,
-    change: impl FnOnce(i64, Standing) -> rusqlite::Result<usize>,
-) -> rusqlite::Result<Result<State, JournalError>> {
-    let Some(row) = row_of(connection, id)? else {
-        return Ok(Err(JournalError::NotFound));
-    };
-    let result = step(connection, row, None, event, |found, next| {
-        change(found.row, next)
-    })?;
-    if result.is_ok() {
-        note(connection, Some(row), what, person, now)?;
-    }
-    Ok(result)
-}
-
-fn note(
-    connection: &Connection,
-    row: Option<i64>,
-    what: &str,
-    person: &Person,
-    now: UnixMillis,
-) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO intervention (operation, at, what, uid, pid, login_uid, reason)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute((
-            row,
-            now.0,
-            what,
-            person.uid,
-            person.pid,
-            person.login_uid,
-            &person.reason,
-        ))
-        .map(drop)
-}
-
-/// Refuses guarded routes, or takes them again. `false` if it was so already.
-pub(super) fn freeze(
-    connection: &Connection,
-    frozen: bool,
-    person: &Person,
-    now: UnixMillis,
-) -> rusqlite::Result<bool> {
-    if is_frozen(connection)? == frozen {
-        return Ok(false);
-    }
-    if frozen {
-        connection.execute(
-            "INSERT INTO setting (name, value) VALUES ('frozen', ?1)",
-            [now.0.to_string()],
-        )?;
-    } else {
-        connection.execute("DELETE FROM setting WHERE name = 'frozen'", [])?;
-    }
-    note(
-        connection,
-        None,
-        if frozen { "frozen" } else { "thawed" },
-        person,
-        now,
-    )?;
-    Ok(true)
 }
 
 pub(super) fn is_frozen(connection: &Connection) -> rusqlite::Result<bool> {
@@ -538,7 +390,7 @@ pub(super) fn purge(
 }
 
 /// Loads, asks the policy, and lets `change` write; nothing is written for a step that does not exist.
-fn step(
+pub(super) fn step(
     connection: &Connection,
     row: i64,
     attempt: Option<i64>,
@@ -566,54 +418,9 @@ fn step(
     Ok(Ok(next.state))
 }
 
-fn row_of(connection: &Connection, id: OperationId) -> rusqlite::Result<Option<i64>> {
+pub(super) fn row_of(connection: &Connection, id: OperationId) -> rusqlite::Result<Option<i64>> {
     connection
         .prepare_cached("SELECT row FROM operation WHERE id = ?1")?
         .query_row([id.to_string()], |row| row.get(0))
         .optional()
-}
-
-pub(super) fn answer(connection: &Connection, row: i64) -> rusqlite::Result<Option<StoredAnswer>> {
-    connection
-        .prepare_cached("SELECT status, headers, body FROM answer WHERE operation = ?1")?
-        .query_row([row], |row| {
-            let status: u16 = row.get(0)?;
-            let headers: Vec<u8> = row.get(1)?;
-            let body: Vec<u8> = row.get(2)?;
-            Ok(StoredAnswer {
-                status: StatusCode::from_u16(status).map_err(|_| FromSqlError::InvalidType)?,
-                headers: parse_headers(&headers),
-                body: Bytes::from(body),
-            })
-        })
-        .optional()
-}
-
-/// `name: value` lines, as on the wire: legible in a shell, and header values hold no line break.
-fn header_lines(headers: &HeaderMap) -> Vec<u8> {
-    let mut lines = Vec::new();
-    for (name, value) in headers {
-        lines.extend_from_slice(name.as_str().as_bytes());
-        lines.extend_from_slice(b": ");
-        lines.extend_from_slice(value.as_bytes());
-        lines.push(b'\n');
-    }
-    lines
-}
-
-fn parse_headers(lines: &[u8]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for line in lines.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
-        let Some(colon) = line.windows(2).position(|pair| pair == b": ") else {
-            continue;
-        };
-        let (name, value) = line.split_at(colon);
-        let value = value.get(2..).unwrap_or_default();
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
-        {
-            headers.append(name, value);
-        }
-    }
-    headers
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::error::{OpenError, StoreError};
 use super::schema::{self, Found};
-use super::{operations, place};
+use super::{codec, operations, place};
 use crate::policy::operation::{Digest, OperationId, State};
 
 /// The longest that a reader may be at it.
@@ -254,7 +254,7 @@ impl Reader {
         let Some((operation, row)) = found else {
             return Ok(None);
         };
-        let answer = operations::answer(&self.connection, row)?.map(|answer| Answer {
+        let answer = codec::answer(&self.connection, row)?.map(|answer| Answer {
             status: answer.status.as_u16(),
             content_type: answer
                 .headers
