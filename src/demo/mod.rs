@@ -5,6 +5,7 @@
 
 mod client;
 mod process;
+mod refunds;
 mod scenario;
 mod stage;
 

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::client::{Answer, Target, send};
+use super::refunds;
 use super::stage::Stage;
 use crate::cli::style::Style;
 
@@ -11,23 +12,27 @@ use crate::cli::style::Style;
 pub(super) const ORDER: &str = r#"{"order_ref":"demo-1","amount":"1250.50","currency":"BYN","term":12,"items":[{"name":"Холодильник","qty":1,"price":"1000.50"},{"name":"Чайник","qty":2,"price":"125.00"}]}"#;
 
 /// One line of the play.
-struct Line {
-    good: bool,
-    outcome: String,
-    took: Duration,
-    what: String,
+pub(super) struct Line {
+    pub(super) good: bool,
+    pub(super) outcome: String,
+    pub(super) took: Duration,
+    pub(super) what: String,
 }
 
-/// Plays every step; gives whether all went as they should.
-pub(super) fn play(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Result<bool> {
-    let socket = Target::Socket(stage.socket.clone());
-    let tcp = Target::Tcp(stage.tcp);
-    let mut session = String::new();
-    let mut good = 0_usize;
-    let mut total = 0_usize;
-    let mut step = |out: &mut dyn Write, title: &str, line: Line| -> io::Result<()> {
-        total = total.saturating_add(1);
-        good = good.saturating_add(usize::from(line.good));
+/// Where the play is shown, and how it goes.
+pub(super) struct Show<'o> {
+    out: &'o mut dyn Write,
+    style: Style,
+    good: usize,
+    total: usize,
+}
+
+impl Show<'_> {
+    /// One line of the play, and whether it went as it should.
+    pub(super) fn step(&mut self, title: &str, line: Line) -> io::Result<()> {
+        self.total = self.total.saturating_add(1);
+        self.good = self.good.saturating_add(usize::from(line.good));
+        let style = self.style;
         let mark = if line.good {
             style.good("ok")
         } else {
@@ -37,15 +42,27 @@ pub(super) fn play(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Resu
         // Padded before it is coloured: escape codes have no width.
         let outcome = style.dim(&format!("{:<9}", line.outcome));
         writeln!(
-            out,
+            self.out,
             "  {mark}  {title:<52} {outcome} {milliseconds:>8}  {}",
             line.what
         )?;
-        out.flush()
+        self.out.flush()
+    }
+}
+
+/// Plays every step; gives whether all went as they should.
+pub(super) fn play(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Result<bool> {
+    let socket = Target::Socket(stage.socket.clone());
+    let tcp = Target::Tcp(stage.tcp);
+    let mut session = String::new();
+    let mut show = Show {
+        out,
+        style,
+        good: 0,
+        total: 0,
     };
 
-    step(
-        out,
+    show.step(
         "straight at the bank, without a certificate",
         stage.knock_without_certificate().into(),
     )?;
@@ -54,61 +71,52 @@ pub(super) fn play(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Resu
     if let Ok(found) = &answer {
         session = found.member("session_id").unwrap_or_default();
     }
-    step(
-        out,
+    show.step(
         "create, over the Unix socket",
         expect_member(answer, "payment_url"),
     )?;
 
     let token = [("Priorgate-Token", stage.token.as_str())];
     let second = ORDER.replace("demo-1", "demo-2");
-    step(
-        out,
+    show.step(
         "create, over TCP with a token",
         expect_member(create(&tcp, &token, &second), "payment_url"),
     )?;
 
     let answer = create(&tcp, &[], ORDER);
-    step(
-        out,
+    show.step(
         "create, over TCP without the token",
         expect_problem(answer, 401, "token_required", "not_sent"),
     )?;
 
     let path = format!("/installment/{session}");
     let answer = send(&socket, "GET", &path, &[], "");
-    step(
-        out,
-        "status of the session",
-        expect_member(answer, "status"),
-    )?;
+    show.step("status of the session", expect_member(answer, "status"))?;
 
-    let refund = format!(r#"{{"session_id":"{session}","amount":"250.00"}}"#);
-    let answer = post(&socket, "/installment/refund", &[], &refund);
-    step(out, "refund of a part", expect_member(answer, "refund_id"))?;
+    refunds::play(stage, &mut show, &session)?;
 
     let answer = send(&socket, "POST", "/installment/s1/delete", &[], "");
-    step(
-        out,
+    show.step(
         "a path that is no route",
         expect_problem(answer, 404, "route_not_found", "not_sent"),
     )?;
 
     let lost = ORDER.replace("demo-1", "fault-drop-after-read");
     let answer = create(&socket, &[], &lost);
-    step(
-        out,
+    show.step(
         "the bank hangs up after reading",
         expect_problem(answer, 502, "bank_disconnected", "unknown"),
     )?;
 
     let answer = create(&Target::Socket(stage.down_socket.clone()), &[], ORDER);
-    step(
-        out,
+    show.step(
         "another bank, which is down",
         expect_problem(answer, 502, "bank_unreachable", "not_sent"),
     )?;
 
+    let Show {
+        out, good, total, ..
+    } = show;
     writeln!(out)?;
     let seen = stage.certificates_seen();
     writeln!(
@@ -131,18 +139,23 @@ pub(super) fn play(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Resu
     Ok(all)
 }
 
-fn create(target: &Target, headers: &[(&str, &str)], body: &str) -> io::Result<Answer> {
+pub(super) fn create(target: &Target, headers: &[(&str, &str)], body: &str) -> io::Result<Answer> {
     post(target, "/installment/create", headers, body)
 }
 
-fn post(target: &Target, path: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Answer> {
+pub(super) fn post(
+    target: &Target,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<Answer> {
     let mut all = vec![("Content-Type", "application/json")];
     all.extend_from_slice(headers);
     send(target, "POST", path, &all, body)
 }
 
 /// A success of the bank with this member in its body.
-fn expect_member(answer: io::Result<Answer>, member: &str) -> Line {
+pub(super) fn expect_member(answer: io::Result<Answer>, member: &str) -> Line {
     judge(answer, |answer| {
         let value = answer.member(member);
         let good = (200..300).contains(&answer.status)
@@ -163,7 +176,12 @@ fn short(text: &str) -> String {
 }
 
 /// A problem of the gate with this status, code and outcome.
-fn expect_problem(answer: io::Result<Answer>, status: u16, code: &str, outcome: &str) -> Line {
+pub(super) fn expect_problem(
+    answer: io::Result<Answer>,
+    status: u16,
+    code: &str,
+    outcome: &str,
+) -> Line {
     judge(answer, |answer| {
         let found = answer.member("code").unwrap_or_default();
         let good = answer.status == status
@@ -173,7 +191,10 @@ fn expect_problem(answer: io::Result<Answer>, status: u16, code: &str, outcome: 
     })
 }
 
-fn judge(answer: io::Result<Answer>, look: impl FnOnce(&Answer) -> (bool, String)) -> Line {
+pub(super) fn judge(
+    answer: io::Result<Answer>,
+    look: impl FnOnce(&Answer) -> (bool, String),
+) -> Line {
     match answer {
         Ok(answer) => {
             let (good, what) = look(&answer);

@@ -304,7 +304,7 @@ banks:
     routes:
       - {{name: create, method: POST, path: /installment/create}}
       - {{name: status, method: GET, path: \"/installment/{{id}}\"}}
-      - {{name: refund, method: POST, path: /installment/refund}}
+      - {{name: refund, method: POST, path: /installment/refund, idempotency: required, subject: [/session_id]}}
   - name: down
     url: https://localhost:{nobody}
     {identity}
@@ -315,6 +315,7 @@ banks:
       - {{name: create, method: POST, path: /installment/create}}
 admin: {{unix: admin.sock, mode: \"0600\", operators: [{uid}], tcp: \"127.0.0.1:0\"}}
 log: {{format: json, level: info}}
+journal: {{sqlite: journal.db, allow_volatile: true}}
 "
     )
 }
