@@ -8,6 +8,7 @@ mod codec;
 pub mod error;
 pub mod failpoint;
 mod hand;
+pub mod inbox;
 mod open;
 mod operations;
 mod place;

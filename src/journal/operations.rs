@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, named_pa
 
 use super::codec::{answer, header_lines};
 use super::error::JournalError;
-use super::{Request, StoredAnswer};
+use super::{Request, StoredAnswer, inbox};
 use crate::policy::operation::decide::DUPLICATE_WITHIN;
 use crate::policy::operation::{
     Asked, Decision, Event, Known, OperationId, Situation, Standing, State, UnixMillis, decide,
@@ -351,6 +351,7 @@ pub(super) fn restart(
             )?;
         }
     }
+    inbox::restart(&tx)?;
     tx.commit()?;
     Ok(restarted)
 }

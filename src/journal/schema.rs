@@ -88,7 +88,7 @@ CREATE TABLE callback (
 ) STRICT;
 CREATE UNIQUE INDEX callback_event ON callback (source, event, body_hash);
 CREATE UNIQUE INDEX callback_session_head ON callback (source, session) WHERE state IN ('head', 'claimed');
-CREATE INDEX callback_due ON callback (next_at) WHERE state = 'head';
+CREATE INDEX callback_due ON callback (source, next_at) WHERE state = 'head';
 CREATE INDEX callback_lease ON callback (lease_until) WHERE state = 'claimed';
 CREATE INDEX callback_waiting ON callback (source, session, row) WHERE state = 'waiting';
 CREATE INDEX callback_session ON callback (source, session, row);

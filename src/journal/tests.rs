@@ -13,7 +13,7 @@ use crate::policy::operation::Standing;
 
 mod files;
 
-const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
+pub(super) const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
 const OPTIONS: Options = Options {
     allow_volatile: true,
     queue: 256,
@@ -24,19 +24,19 @@ const EVERYTHING: Depth = Depth {
     body: true,
 };
 
-struct Place {
+pub(super) struct Place {
     _dir: TempDir,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.db");
         Self { _dir: dir, path }
     }
 
-    fn open(&self) -> (Journal, OpenReport) {
+    pub(super) fn open(&self) -> (Journal, OpenReport) {
         let (prepared, report) = Journal::open(&self.path, OPTIONS, NOW).unwrap();
         (prepared.start().unwrap(), report)
     }
