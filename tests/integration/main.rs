@@ -23,6 +23,8 @@ mod once_answers;
 #[cfg(test)]
 mod once_crash;
 #[cfg(test)]
+mod once_frozen;
+#[cfg(test)]
 mod once_guard;
 #[cfg(test)]
 mod outcome_races;
