@@ -364,9 +364,8 @@ impl Egress {
             outbound,
             total,
         };
-        guarded
-            .run(asked, || record.if_dropped(Outcome::Unknown))
-            .await
+        // Boxed, so that requests that are not guarded do not carry its state around.
+        Box::pin(guarded.run(asked, || record.if_dropped(Outcome::Unknown))).await
     }
 
     async fn body(

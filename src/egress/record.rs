@@ -78,7 +78,7 @@ pub struct Record<'e> {
     method: Option<Method>,
     route: String,
     bytes_in: usize,
-    operation: String,
+    operation: Option<Reference>,
     gone: bool,
     outcome_if_dropped: Outcome,
     written: bool,
@@ -105,7 +105,7 @@ impl<'e> Record<'e> {
             method: None,
             route: String::new(),
             bytes_in: 0,
-            operation: String::new(),
+            operation: None,
             gone: false,
             outcome_if_dropped: Outcome::NotSent,
             written: false,
@@ -141,7 +141,7 @@ impl<'e> Record<'e> {
 
     /// The operation of a guarded request.
     pub fn operation(&mut self, operation: Reference) {
-        self.operation = operation.to_string();
+        self.operation = Some(operation);
     }
 
     /// The caller left before its request was complete; an answer is made all the same, in case it only closed its
@@ -185,6 +185,8 @@ impl<'e> Record<'e> {
         self.written = true;
         self.counts.cell(outcome).fetch_add(1, Ordering::Relaxed);
         let milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // Without one the field is left out.
+        let operation = self.operation.map(tracing::field::display);
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -196,7 +198,7 @@ impl<'e> Record<'e> {
                     code,
                     outcome = outcome.as_str(),
                     request_id = self.id,
-                    operation = self.operation,
+                    operation,
                     listener = self.listener,
                     uid = self.uid,
                     bytes_in = self.bytes_in,
