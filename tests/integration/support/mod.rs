@@ -9,6 +9,7 @@ pub(crate) mod operation;
 pub(crate) mod pki;
 #[cfg(feature = "sandbox")]
 pub(crate) mod sandbox;
+pub(crate) mod shim;
 pub(crate) mod world;
 
 use std::time::{Duration, Instant};
