@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use serde_json::json;
 
@@ -82,8 +82,13 @@ fn watch(
         let refunds = Arc::clone(&refunds);
         world.bank(speaks, move |session| operation::serve(session, &refunds))
     };
+    let oldest = match speaks {
+        Speaks::Tls12 => "1.2",
+        Speaks::Tls13 | Speaks::Tls13WithoutTickets => "1.3",
+    };
     let setup = world
         .setup(bank.port())
+        .with(&format!("tls: {{min_version: \"{oldest}\"}}"))
         .with("timeouts: {connect: 10s, response: 10s, total: 20s}")
         .guarded();
     let shim = Shim::new(&setup.path().join("journal.db")).bank(bank.port());
@@ -193,7 +198,11 @@ fn expect_request(events: &[Event], before: &[usize], request: &[usize], speaks:
             let mut types = places.iter().flat_map(|&place| types(&events[place]));
             types.all(|&found| allowed(found))
         };
-        assert!(all(before, &|found| found != APPLICATION_DATA), "{}", told());
+        assert!(
+            all(before, &|found| found != APPLICATION_DATA),
+            "{}",
+            told()
+        );
         let after = |found| found == APPLICATION_DATA || found == ALERT;
         assert!(all(request, &after), "{}", told());
     }

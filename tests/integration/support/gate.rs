@@ -87,7 +87,9 @@ impl Setup {
     /// The same with the journal elsewhere.
     pub(crate) fn guarded_by(mut self, journal: &str) -> Self {
         self.routes = "      - {name: create, method: POST, path: /installment/create, idempotency: optional}\n      - {name: refund, method: POST, path: /installment/refund, idempotency: required, subject: [/session_id]}\n      - {name: cancel, method: POST, path: /installment/cancel, idempotency: required, subject: [/session_id]}\n      - {name: status, method: GET, path: \"/installment/{id}\"}\n".to_owned();
-        self.top(&format!("journal: {{sqlite: {journal}, allow_volatile: true}}"))
+        self.top(&format!(
+            "journal: {{sqlite: {journal}, allow_volatile: true}}"
+        ))
     }
 
     /// More keys at the top, one a line.

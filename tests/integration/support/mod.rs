@@ -3,6 +3,7 @@
 pub(crate) mod alert;
 pub(crate) mod bank;
 pub(crate) mod client;
+pub(crate) mod disk;
 pub(crate) mod failpoints;
 pub(crate) mod gate;
 pub(crate) mod operation;
