@@ -23,9 +23,13 @@ mod once_answers;
 #[cfg(test)]
 mod once_crash;
 #[cfg(test)]
+mod once_disk;
+#[cfg(test)]
 mod once_frozen;
 #[cfg(test)]
 mod once_guard;
+#[cfg(test)]
+mod once_order;
 #[cfg(test)]
 mod outcome_races;
 #[cfg(test)]

@@ -167,7 +167,8 @@ pub(crate) fn config(server: &Issued, demand: &Demand<'_>, speaks: Speaks) -> Se
     config
 }
 
-fn shake_hands(
+/// What [`Bank::start`] does with a new connection before its `handle`.
+pub(crate) fn shake_hands(
     mut socket: TcpStream,
     config: Arc<ServerConfig>,
     index: usize,

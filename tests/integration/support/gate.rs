@@ -80,9 +80,16 @@ impl Setup {
     }
 
     /// Guarded routes, and a journal for them: `refund` and `cancel` on one subject, `create` by choice.
-    pub(crate) fn guarded(mut self) -> Self {
+    pub(crate) fn guarded(self) -> Self {
+        self.guarded_by("journal.db")
+    }
+
+    /// The same with the journal elsewhere.
+    pub(crate) fn guarded_by(mut self, journal: &str) -> Self {
         self.routes = "      - {name: create, method: POST, path: /installment/create, idempotency: optional}\n      - {name: refund, method: POST, path: /installment/refund, idempotency: required, subject: [/session_id]}\n      - {name: cancel, method: POST, path: /installment/cancel, idempotency: required, subject: [/session_id]}\n      - {name: status, method: GET, path: \"/installment/{id}\"}\n".to_owned();
-        self.top("journal: {sqlite: journal.db, allow_volatile: true}")
+        self.top(&format!(
+            "journal: {{sqlite: {journal}, allow_volatile: true}}"
+        ))
     }
 
     /// More keys at the top, one a line.

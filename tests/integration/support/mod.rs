@@ -3,12 +3,14 @@
 pub(crate) mod alert;
 pub(crate) mod bank;
 pub(crate) mod client;
+pub(crate) mod disk;
 pub(crate) mod failpoints;
 pub(crate) mod gate;
 pub(crate) mod operation;
 pub(crate) mod pki;
 #[cfg(feature = "sandbox")]
 pub(crate) mod sandbox;
+pub(crate) mod shim;
 pub(crate) mod world;
 
 use std::time::{Duration, Instant};
