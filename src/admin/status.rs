@@ -110,6 +110,12 @@ pub struct Journal {
     pub unknown: u64,
     /// Operations that the bank answered, and nobody got the answer.
     pub undelivered: u64,
+    /// Transactions of this process, each synced once.
+    #[serde(default)]
+    pub commits: u64,
+    /// Works in them: what came together shares a commit.
+    #[serde(default)]
+    pub works: u64,
 }
 
 /// How a bank is spoken to.
@@ -329,6 +335,8 @@ pub(crate) mod tests {
                 open: 1,
                 unknown: 2,
                 undelivered: 3,
+                commits: 4,
+                works: 9,
             }),
             admin: AdminListeners {
                 unix: Some("/run/priorgate/admin.sock".to_owned()),
@@ -359,7 +367,7 @@ pub(crate) mod tests {
             }],
             "journal": {
                 "file": "/var/lib/priorgate/journal.db", "failed": null, "frozen": false, "full": false,
-                "open": 1, "unknown": 2, "undelivered": 3,
+                "open": 1, "unknown": 2, "undelivered": 3, "commits": 4, "works": 9,
             },
             "admin": {"unix": "/run/priorgate/admin.sock", "tcp": null}, "log_dropped": 0,
         });

@@ -20,7 +20,7 @@ use crate::net::respond::PassedOn;
 use crate::policy::headers::{self, IDEMPOTENCY_KEY, PRIORGATE_REPEAT};
 use crate::policy::operation::answer::Guard;
 use crate::policy::operation::{
-    self, Key, Known, Reference, Repeat, Rules, State, Subject, fingerprint,
+    self, Key, Known, Reference, Repeat, RepeatError, Rules, State, Subject, fingerprint,
 };
 use crate::policy::outcome::Outcome;
 use crate::policy::problem::{Code, Problem};
@@ -67,8 +67,13 @@ pub(super) fn asked(
         Problem::new(Code::BadRequest, format!("{error}. Nothing was sent"))
     };
     let key = Key::parse(key.as_bytes()).map_err(|error| bad(&error))?;
-    let repeat = headers.get(PRIORGATE_REPEAT).map(HeaderValue::as_bytes);
-    let repeat = Repeat::parse(repeat).map_err(|error| bad(&error))?;
+    let mut repeat = headers.get_all(PRIORGATE_REPEAT).iter();
+    let (repeat, twice) = (repeat.next(), repeat.next());
+    let repeat = match twice {
+        None => Repeat::parse(repeat.map(HeaderValue::as_bytes)),
+        Some(_) => Err(RepeatError),
+    };
+    let repeat = repeat.map_err(|error| bad(&error))?;
     let subject = Subject::extract(&rules.subject, body).map_err(|error| {
         let detail =
             format!("{error}: the gate must know what the request is about. Nothing was sent");

@@ -120,6 +120,8 @@ impl Facts {
             open: counts.open.load(Relaxed),
             unknown: counts.unknown.load(Relaxed),
             undelivered: counts.undelivered.load(Relaxed),
+            commits: counts.commits.load(Relaxed),
+            works: counts.rows.load(Relaxed),
         }
     }
 

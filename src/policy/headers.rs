@@ -80,12 +80,7 @@ pub fn judge(headers: &HeaderMap, pass: &[HeaderName], tcp: bool) -> Result<(), 
             return Err(Refusal::Proxied(name.clone()));
         }
     }
-    for once in [
-        header::CONTENT_TYPE,
-        IDEMPOTENCY_KEY,
-        PRIORGATE_REPEAT,
-        X_REQUEST_ID,
-    ] {
+    for once in [header::CONTENT_TYPE, IDEMPOTENCY_KEY, X_REQUEST_ID] {
         if headers.get_all(&once).iter().nth(1).is_some() {
             return Err(Refusal::Doubled(once));
         }

@@ -35,7 +35,7 @@ impl Repeat {
 
 /// The header says something else.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("Priorgate-Repeat takes one value: intended")]
+#[error("Priorgate-Repeat takes one value, once: intended")]
 pub struct RepeatError;
 
 /// What a request asks.
