@@ -106,12 +106,12 @@ fn counted(stage: &Stage, session: &str, expected: u64) -> Line {
     );
     let line = judge(answer, |answer| {
         let state: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
-        let sessions = state["sessions"].as_array();
+        let sessions = state.get("sessions").and_then(|found| found.as_array());
         let found = sessions
             .into_iter()
             .flatten()
-            .find(|found| found["session_id"] == session)
-            .and_then(|found| found["refund_requests"].as_u64());
+            .find(|found| found.get("session_id").is_some_and(|id| id == session))
+            .and_then(|found| found.get("refund_requests")?.as_u64());
         let told = found.map_or_else(|| "no such session".to_owned(), |count| count.to_string());
         (found == Some(expected), told)
     });

@@ -68,6 +68,10 @@ impl Stage {
         let dir = StageDir::make(dir)?;
         let sandbox = SandboxThread::start(&dir.path)?;
         let (bank, control) = (sandbox.sandbox.bank_addr(), sandbox.sandbox.control_addr());
+        // Keys of an earlier play would be answered by that play.
+        for old in ["journal.db", "journal.db-wal", "journal.db-shm"] {
+            let _ = fs::remove_file(dir.path.join(old));
+        }
         let token = make_token(&dir.path)?;
         let config = dir.path.join("config.yaml");
         write(&config, &config_text(bank, free_port()?))?;

@@ -20,7 +20,8 @@ use crate::net::respond::PassedOn;
 use crate::policy::headers::{self, IDEMPOTENCY_KEY, PRIORGATE_REPEAT};
 use crate::policy::operation::answer::Guard;
 use crate::policy::operation::{
-    self, Key, Known, Reference, Repeat, RepeatError, Rules, State, Subject, fingerprint,
+    self, Asked, Decision, Digest, Key, Known, Reference, Repeat, RepeatError, Rules, Situation,
+    State, Subject, decide, fingerprint,
 };
 use crate::policy::outcome::Outcome;
 use crate::policy::problem::{Code, Problem};
@@ -94,11 +95,16 @@ pub(super) fn asked(
 impl Guarded {
     /// Runs the request, replays its answer, or refuses it. `on_run` is called when it is about to run.
     pub(super) async fn run(self, request: journal::Request, on_run: impl FnOnce()) -> Told {
+        let (bank, key) = (request.bank.clone(), request.key);
+        let asked = Asked {
+            fingerprint: request.fingerprint,
+            repeat: request.repeat,
+        };
         let reserve = self.journal.reserve(request, unix_millis());
         let reserved = match timeout_at(self.total, reserve).await {
             Ok(Ok(reserved)) => reserved,
-            Ok(Err(error)) => return Err(unavailable(&error)),
-            Err(_) => return Err(slow_disk()),
+            Ok(Err(error)) => return self.recall(bank, key, &asked, unavailable(&error)).await,
+            Err(_) => return self.recall(bank, key, &asked, slow_disk()).await,
         };
         let attempt = match reserved {
             Reserved::Refused(refusal) => return Err(refused(&refusal).into()),
@@ -121,6 +127,29 @@ impl Guarded {
                 .about(reference)
                 .into())
         })
+    }
+
+    /// The journal takes nothing new. What it knows under the key is told all the same: nobody may hear of nothing sent
+    /// while its operation is at the bank.
+    async fn recall(&self, bank: String, key: Digest, asked: &Asked, refusal: Refusal) -> Told {
+        let Ok(known) = self.journal.recall(bank, key).await else {
+            // Not even that: an earlier request under the key may have been sent.
+            let problem = Problem {
+                outcome: Outcome::Unknown,
+                ..refusal.problem
+            };
+            return Err(Refusal { problem, ..refusal });
+        };
+        let (own, answer) = known.map_or((None, None), |(own, answer)| (Some(own), answer));
+        let situation = Situation {
+            own,
+            ..Situation::default()
+        };
+        match decide(asked, &situation) {
+            Decision::Replay(known) => Ok(replay(&known, answer)),
+            Decision::Refuse(known) => Err(refused(&known).into()),
+            Decision::Run => Err(refusal),
+        }
     }
 
     async fn operate(self, mut attempt: Attempt, tell: oneshot::Sender<Told>) {

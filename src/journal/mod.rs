@@ -3,6 +3,7 @@
 //! [`Journal`] is the gate's handle: it asks the one thread that writes, and what it is answered is on disk. [`Reader`] is
 //! for commands, in this process or in another, while the gate runs or is down. All wall-clock time is passed in.
 
+mod attempt;
 mod ballast;
 mod codec;
 pub mod error;
@@ -30,15 +31,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use rusqlite::Connection;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::policy::operation::{
-    BootTime, Digest, Ending as AnswerEnding, Event, Known, OperationId, Refusal, Repeat,
-    Resolution, State, UnixMillis,
+    BootTime, Digest, Event, Known, OperationId, Repeat, Resolution, State, UnixMillis,
 };
 use operations::{Afterthought, Ending};
 use writer::{Class, Job, Message, Writer};
 
+pub use attempt::{Attempt, Finish, Reserved};
 pub use error::{JournalError, OpenError};
 pub use open::{OpenReport, Options};
 pub use read::Reader;
@@ -94,59 +96,6 @@ pub struct Person {
     pub reason: String,
 }
 
-/// What a reservation came to.
-#[derive(Debug)]
-#[must_use]
-pub enum Reserved {
-    /// The request runs, and this is its right to.
-    Run(Attempt),
-    /// It was done before; the answer is missing where a person resolved it without one.
-    Replay {
-        /// The operation.
-        operation: Known,
-        /// What the bank answered then.
-        answer: Option<StoredAnswer>,
-    },
-    /// It is refused.
-    Refused(Refusal),
-}
-
-/// The right to run an operation once. Dropping it unfinished settles the operation: `not_sent` before [`Journal::mark_sent`],
-/// `unknown` after it.
-#[derive(Debug)]
-pub struct Attempt {
-    id: OperationId,
-    row: i64,
-    number: i64,
-    settled: bool,
-    at: UnixMillis,
-    afterthoughts: Afterthoughts,
-}
-
-/// How an attempt ended.
-#[derive(Clone, Debug)]
-pub enum Finish {
-    /// The bank gave a whole answer.
-    Answered {
-        /// What it means.
-        ending: AnswerEnding,
-        /// The answer.
-        answer: StoredAnswer,
-    },
-    /// Provably, the bank has read nothing.
-    NotSent {
-        /// The problem's code.
-        code: &'static str,
-    },
-    /// No usable answer.
-    Unknown {
-        /// The problem's code.
-        code: &'static str,
-        /// The attempt listens on: it will be finished once more.
-        listening: bool,
-    },
-}
-
 /// Numbers for the status.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -165,6 +114,11 @@ pub struct Counts {
     /// Works in them.
     pub rows: AtomicU64,
 }
+
+/// Recalls at a time: they share the blocking threads with the handshakes.
+const RECALLS: usize = 2;
+/// How long a recall may take, waiting included.
+const RECALL: Duration = Duration::from_secs(2);
 
 type Afterthoughts = Arc<Mutex<Vec<Afterthought>>>;
 
@@ -189,6 +143,7 @@ struct Shared {
     failed: watch::Receiver<Option<String>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     unique: AtomicU64,
+    recalls: Arc<Semaphore>,
     /// Kept until the thread is gone.
     _lock: place::Lock,
 }
@@ -231,6 +186,7 @@ impl Prepared {
             failed: watch,
             thread: Mutex::new(Some(thread)),
             unique: AtomicU64::new(RandomState::new().build_hasher().finish()),
+            recalls: Arc::new(Semaphore::new(RECALLS)),
             _lock: opened.lock,
         })))
     }
@@ -312,6 +268,32 @@ impl Journal {
             .ask("reserve", Class::Starts, 512, None, work, attempt)
             .await?;
         Ok(reserved)
+    }
+
+    /// What is known under a key, read beside the writer: for when that cannot be asked.
+    ///
+    /// # Errors
+    /// [`JournalError::Busy`] when it cannot be read in time either.
+    pub async fn recall(
+        &self,
+        bank: String,
+        key: Digest,
+    ) -> Result<Option<(Known, Option<StoredAnswer>)>, JournalError> {
+        let recall = async {
+            let place = self.0.recalls.clone().acquire_owned().await.ok()?;
+            let path = self.0.path.clone();
+            let read = tokio::task::spawn_blocking(move || {
+                let _place = place;
+                Reader::open(&path)
+                    .ok()
+                    .and_then(|reader| reader.recall(&bank, key).ok())
+            });
+            read.await.ok().flatten()
+        };
+        match timeout(RECALL, recall).await {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) | Err(_) => Err(JournalError::Busy),
+        }
     }
 
     /// Commits, before the first byte, that the request is about to be sent. Gives the moment at which the disk had it.
@@ -543,32 +525,6 @@ impl Journal {
             Err(TrySendError::Disconnected(_)) => return Err(JournalError::Failed),
         }
         answer.await.unwrap_or(Err(JournalError::Failed))
-    }
-}
-
-impl Attempt {
-    /// The operation's name.
-    #[must_use]
-    pub fn id(&self) -> OperationId {
-        self.id
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if self.settled {
-            return;
-        }
-        let ending = Ending {
-            row: self.row,
-            attempt: self.number,
-            // As if its process had ended: `reserved` was not sent, `sent` is unknown.
-            event: Event::Restart,
-            code: Some("attempt_dropped"),
-            answer: None,
-            at: self.at,
-        };
-        push(&self.afterthoughts, Afterthought::Settle(ending));
     }
 }
 

@@ -7,7 +7,8 @@ use super::error::JournalError;
 use super::{Request, StoredAnswer, inbox};
 use crate::policy::operation::decide::DUPLICATE_WITHIN;
 use crate::policy::operation::{
-    Asked, Decision, Event, Known, OperationId, Situation, Standing, State, UnixMillis, decide,
+    Asked, Decision, Digest, Event, Known, OperationId, Situation, Standing, State, UnixMillis,
+    decide,
 };
 
 /// What is written without anybody waiting for it: with the next batch, or within a second.
@@ -89,12 +90,7 @@ pub(super) fn reserve(
     process: &str,
     now: UnixMillis,
 ) -> rusqlite::Result<Reserved> {
-    let own = connection
-        .prepare_cached(&format!(
-            "SELECT {KNOWN} FROM operation WHERE bank = ?1 AND key_hash = ?2"
-        ))?
-        .query_row((&request.bank, request.key), found)
-        .optional()?;
+    let own = own(connection, &request.bank, request.key)?;
     let own_row = own.as_ref().map_or(0, |own| own.row);
     let subject = request.subject.as_ref();
     let holder = match subject {
@@ -137,6 +133,24 @@ pub(super) fn reserve(
         Decision::Replay(known) => Ok(Reserved::Replay(known, answer(connection, own_row)?)),
         Decision::Run => take(connection, request, own, fresh, process, now),
     }
+}
+
+fn own(connection: &Connection, bank: &str, key: Digest) -> rusqlite::Result<Option<Found>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {KNOWN} FROM operation WHERE bank = ?1 AND key_hash = ?2"
+        ))?
+        .query_row((bank, key), found)
+        .optional()
+}
+
+/// The operation under a key, with its row.
+pub(super) fn under_key(
+    connection: &Connection,
+    bank: &str,
+    key: Digest,
+) -> rusqlite::Result<Option<(i64, Known)>> {
+    Ok(own(connection, bank, key)?.map(|own| (own.row, own.known)))
 }
 
 fn take(

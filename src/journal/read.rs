@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::error::{OpenError, StoreError};
 use super::schema::{self, Found};
-use super::{codec, operations, place};
-use crate::policy::operation::{Digest, OperationId, State};
+use super::{StoredAnswer, codec, operations, place};
+use crate::policy::operation::{Digest, Known, OperationId, State};
 
 /// The longest that a reader may be at it.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -237,6 +237,21 @@ impl Reader {
         let mut statement = self.connection.prepare(&sql)?;
         let rows = statement.query_map(params_from_iter(values), |row| operation(row, depth))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The operation under a key, and its answer if one is kept.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn recall(
+        &self,
+        bank: &str,
+        key: Digest,
+    ) -> Result<Option<(Known, Option<StoredAnswer>)>, StoreError> {
+        let Some((row, known)) = operations::under_key(&self.connection, bank, key)? else {
+            return Ok(None);
+        };
+        Ok(Some((known, codec::answer(&self.connection, row)?)))
     }
 
     /// One operation.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::read::{Depth, Filter};
 use super::*;
-use crate::policy::operation::Standing;
+use crate::policy::operation::{Ending as AnswerEnding, Refusal, Standing};
 
 mod files;
 
@@ -348,6 +348,10 @@ async fn a_frozen_journal_takes_nothing_and_lets_nothing_be_sent() {
     let mut attempt = run(&journal, request(1, 1, None)).await;
     assert_eq!(journal.freeze(true, person(), NOW).await, Ok(true));
     assert_eq!(journal.freeze(true, person(), NOW).await, Ok(false));
+    assert!(matches!(
+        refused(&journal, request(1, 1, None)).await,
+        Refusal::InFlight(_)
+    ));
     assert_eq!(
         refused(&journal, request(2, 2, None)).await,
         Refusal::Frozen
@@ -382,6 +386,29 @@ async fn a_second_gate_is_refused_and_a_reader_is_not() {
     assert!(!reader.in_use());
     drop(reader);
     let (journal, _) = place.open();
+    journal.close();
+}
+
+#[tokio::test]
+async fn what_is_known_under_a_key_is_recalled_beside_the_writer() {
+    let place = Place::new();
+    let (journal, _) = place.open();
+    let bank = || "priorbank".to_owned();
+    let mut attempt = run(&journal, request(1, 1, None)).await;
+    journal.mark_sent(&mut attempt, NOW).await.unwrap();
+    let key = Digest([1; 32]);
+    let (known, kept) = journal.recall(bank(), key).await.unwrap().unwrap();
+    assert_eq!(
+        (known.id, known.standing.state, kept),
+        (attempt.id(), State::Sent, None)
+    );
+    journal.finish(&mut attempt, done("{}"), NOW).await.unwrap();
+    let (known, kept) = journal.recall(bank(), key).await.unwrap().unwrap();
+    assert_eq!(
+        (known.standing.state, kept),
+        (State::Done, Some(answer("{}")))
+    );
+    assert_eq!(journal.recall(bank(), Digest([2; 32])).await, Ok(None));
     journal.close();
 }
 

@@ -186,6 +186,12 @@ fn a_full_disk_takes_no_new_refunds_and_keeps_the_outcome_of_those_that_were_sen
         );
         assert!(refused.header("retry-after").is_some());
     }
+    // What is known under a key is told all the same.
+    expect_replay(&gate, "k1", "answer", &first);
+    assert_eq!(
+        seen(&asked(&gate, "late", "hold:late")),
+        expected(409, "operation_in_flight", "unknown", "open")
+    );
     assert_eq!(bank.requests().len(), at_bank);
     // Routes that need no journal do not miss it.
     let status = gate.unix().get("/installment/s1");
@@ -223,6 +229,10 @@ fn an_outcome_that_finds_no_space_at_all_is_told_and_written_when_there_is() {
     assert_eq!(
         seen(&asked(&gate, "k2", "answer")),
         expected(503, "journal_unavailable", "not_sent", "")
+    );
+    assert_eq!(
+        seen(&asked(&gate, "k1", "arm")),
+        expected(409, "operation_in_flight", "unknown", "open")
     );
     assert_eq!(bank.requests().len(), 1);
     assert_eq!(gate.unix().get("/installment/s1").status, 200);

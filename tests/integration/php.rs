@@ -129,6 +129,13 @@ fn readme_config(dir: &Path, port: u16) -> String {
             format!("https://localhost:{port}"),
         ),
         ("/run/priorgate", dir.to_str().unwrap().to_owned()),
+        (
+            "{sqlite: /var/lib/priorgate/journal.db}",
+            format!(
+                "{{sqlite: {}/journal.db, allow_volatile: true}}",
+                dir.display()
+            ),
+        ),
         ("127.0.0.1:9180", "127.0.0.1:0".to_owned()),
         ("127.0.0.1:9182", "127.0.0.1:0".to_owned()),
         ("group: www-data, ", String::new()),
@@ -153,9 +160,22 @@ fn the_readmes_configuration_serves_the_same_class() {
     let yaml = readme_config(setup.path(), bank.port());
     let gate = setup.whole(&yaml).start();
     let url = format!("http://{}", gate.tcp_addr());
-    assert_created_and_refunded(&bank, &php("create_and_refund.php", &[&url, TOKEN]));
-    let records = gate.expect_records(3);
-    assert!(records.iter().all(|record| record["code"] == ""));
+    let output = php("create_and_refund.php", &[&url, TOKEN, "refund-1"]);
+    // 250.00 of it, once: asked for three times.
+    assert_created_and_refunded(&bank, &output);
+    let told = lines(&output).remove(0);
+    assert_eq!(told["again"], told["refund"]);
+    let other = told["other"].as_str().unwrap();
+    assert!(
+        other.starts_with("HTTP 409") && other.contains("duplicate_request"),
+        "{other}"
+    );
+    gate.expect_records(5);
+    // Without a key the gate says what is missing.
+    let output = php("create_and_refund.php", &[&url, TOKEN]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("idempotency_key_required"), "{told}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 <?php
 // A shop's client class for the instalment API, as such classes look: a base URL, cURL, JSON, exceptions. What differs
-// from one that speaks to the bank itself is the base URL, the certificate options that are gone, and, where the gate asks
-// for a token, two lines on headers.
+// from one that speaks to the bank itself is the base URL, the certificate options that are gone, where the gate asks for
+// a token two lines on headers, and where it guards refunds a key for each of them.
 
 final class InstallmentClient
 {
@@ -19,9 +19,11 @@ final class InstallmentClient
         return $this->request('POST', '/installment/create', $order);
     }
 
-    public function refund(string $sessionId, string $amount): array
+    /** The key is made once for each refund and kept with it. */
+    public function refund(string $sessionId, string $amount, string $key = ''): array
     {
-        return $this->request('POST', '/installment/refund', ['session_id' => $sessionId, 'amount' => $amount]);
+        $data = ['session_id' => $sessionId, 'amount' => $amount];
+        return $this->request('POST', '/installment/refund', $data, $key === '' ? [] : ['Idempotency-Key: ' . $key]);
     }
 
     /** A GET with a body, as some such classes send it. */
@@ -30,7 +32,7 @@ final class InstallmentClient
         return $this->request('GET', '/installment/' . $sessionId, []);
     }
 
-    private function request(string $method, string $path, array $data): array
+    private function request(string $method, string $path, array $data, array $headers = []): array
     {
         $body = json_encode($data, JSON_UNESCAPED_UNICODE);
         $curl = curl_init($this->baseUrl . $path);
@@ -40,7 +42,8 @@ final class InstallmentClient
             CURLOPT_POSTFIELDS => $body,
             CURLOPT_HTTPHEADER => array_merge(
                 ['Content-Type: application/json', 'Accept: application/json'],
-                $this->headers
+                $this->headers,
+                $headers
             ),
             // Gone: CURLOPT_SSLCERT, CURLOPT_SSLKEY, CURLOPT_CAINFO.
         ]);

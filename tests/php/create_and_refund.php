@@ -1,5 +1,6 @@
 <?php
-// php create_and_refund.php BASE_URL [TOKEN]: a session is created, looked at and refunded.
+// php create_and_refund.php BASE_URL [TOKEN [KEY]]: a session is created, looked at and refunded; with a key twice, and
+// once more under another key.
 error_reporting(E_ALL);
 set_error_handler(static function (int $level, string $message): never {
     throw new ErrorException($message, 0, $level);
@@ -21,5 +22,16 @@ $session = $client->create([
     'items' => $items,
 ]);
 $state = $client->status($session['session_id']);
-$refund = $client->refund($session['session_id'], '250.00');
-echo json_encode(['session' => $session, 'state' => $state, 'refund' => $refund]), "\n";
+$key = $argv[3] ?? '';
+$refund = $client->refund($session['session_id'], '250.00', $key);
+$again = $other = null;
+if ($key !== '') {
+    $again = $client->refund($session['session_id'], '250.00', $key);
+    try {
+        $other = $client->refund($session['session_id'], '250.00', $key . '-other');
+    } catch (RuntimeException $error) {
+        $other = $error->getMessage();
+    }
+}
+$told = ['session' => $session, 'state' => $state, 'refund' => $refund, 'again' => $again, 'other' => $other];
+echo json_encode($told), "\n";

@@ -72,7 +72,7 @@ impl Known {
 /// What the journal knows that matters to a request.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Situation {
-    /// Guarded routes are refused as a whole.
+    /// No guarded request may run.
     pub frozen: bool,
     /// The operation under the request's own key.
     pub own: Option<Known>,
@@ -111,11 +111,9 @@ pub enum Refusal {
     Duplicate(Known),
 }
 
-/// Decides. The order matters: what the own key says comes before what other keys say.
+/// Decides. The order matters: what the own key says comes first, so that nobody is told of nothing sent while its
+/// operation is at the bank; then what other keys say.
 pub fn decide(asked: &Asked, situation: &Situation) -> Decision {
-    if situation.frozen {
-        return Decision::Refuse(Refusal::Frozen);
-    }
     if let Some(own) = situation.own {
         if own.fingerprint != asked.fingerprint {
             return Decision::Refuse(Refusal::KeyReused(own));
@@ -126,6 +124,9 @@ pub fn decide(asked: &Asked, situation: &Situation) -> Decision {
             State::Unknown => return Decision::Refuse(Refusal::OutcomeUnknown(own)),
             State::NotSent | State::Refused => {}
         }
+    }
+    if situation.frozen {
+        return Decision::Refuse(Refusal::Frozen);
     }
     // The more telling refusal first: the caller of a duplicate learns that its request was done.
     if let (Some(twin), Repeat::Mistaken) = (situation.twin, asked.repeat) {
@@ -257,16 +258,25 @@ mod tests {
     }
 
     #[test]
-    fn a_frozen_journal_refuses_everything() {
-        let situation = Situation {
-            frozen: true,
-            own: Some(known(State::Done, 1)),
-            ..Situation::default()
+    fn a_frozen_journal_runs_nothing_and_tells_what_it_knows() {
+        let frozen = |own| {
+            let situation = Situation {
+                frozen: true,
+                own,
+                ..Situation::default()
+            };
+            decide(&asked(), &situation)
         };
+        let done = known(State::Done, 1);
+        let sent = known(State::Sent, 1);
+        assert_eq!(frozen(Some(done)), Decision::Replay(done));
         assert_eq!(
-            decide(&asked(), &situation),
-            Decision::Refuse(Refusal::Frozen)
+            frozen(Some(sent)),
+            Decision::Refuse(Refusal::InFlight(sent))
         );
+        for own in [None, Some(known(State::NotSent, 1))] {
+            assert_eq!(frozen(own), Decision::Refuse(Refusal::Frozen));
+        }
         assert_eq!(decide(&asked(), &Situation::default()), Decision::Run);
     }
 
