@@ -21,7 +21,7 @@ pub enum Reserved {
     Refused(Refusal),
 }
 
-/// The right to run an operation once. Dropping it unfinished settles the operation: `not_sent` before [`Journal::mark_sent`],
+/// The right to run an operation once. Dropping it unfinished settles the operation: `not_sent` before `sent` is on disk,
 /// `unknown` after it.
 #[derive(Debug)]
 pub struct Attempt {
