@@ -9,6 +9,8 @@ pub mod operation;
 pub mod outcome;
 pub mod problem;
 pub mod route;
+pub mod schedule;
 pub mod secret;
 pub mod status;
 pub mod units;
+pub mod webhook;

@@ -1,0 +1,183 @@
+//! When a delivery is tried again, when somebody is told, and when it ends.
+
+use std::time::Duration;
+
+use super::operation::UnixMillis;
+
+/// After a time-out PHP may still be at it: no other attempt before this.
+pub const AFTER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The configuration's part (`deliver`).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Schedule {
+    /// Pauses between attempts, the last one repeated. At least one.
+    pub retry: Vec<Duration>,
+    /// How long the head of a session holds the next event back, from its first answer that was no acknowledgement.
+    pub max_head_wait: Duration,
+    /// When somebody is told.
+    pub alarm_after: Duration,
+    /// When it ends.
+    pub expire_after: Duration,
+}
+
+/// How an attempt failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Failure {
+    /// The shop answered something that is no acknowledgement.
+    Answered,
+    /// Nobody took the connection.
+    Refused,
+    /// No answer in time: the shop may have acted.
+    TimedOut,
+}
+
+/// What comes after a failed attempt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub enum Next {
+    /// Another attempt.
+    Retry {
+        /// When.
+        at: UnixMillis,
+        /// It has waited long enough for somebody to be told.
+        alarm: bool,
+    },
+    /// None any more: kept, listed, retried by hand.
+    Dead,
+}
+
+impl Schedule {
+    /// After the `attempt`-th attempt (from 1) of an event that came at `received`.
+    pub fn after(
+        &self,
+        attempt: u32,
+        failure: Failure,
+        received: UnixMillis,
+        now: UnixMillis,
+    ) -> Next {
+        let age = elapsed(received, now);
+        if age >= self.expire_after {
+            return Next::Dead;
+        }
+        let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+        let pause = self
+            .retry
+            .get(index)
+            .or(self.retry.last())
+            .copied()
+            .unwrap_or(AFTER_TIMEOUT);
+        let pause = match failure {
+            Failure::TimedOut => pause.max(AFTER_TIMEOUT),
+            Failure::Answered | Failure::Refused => pause,
+        };
+        // Not beyond the end: the last attempt is made when it comes.
+        let pause = pause.min(self.expire_after.saturating_sub(age));
+        Next::Retry {
+            at: later(now, pause),
+            alarm: age >= self.alarm_after,
+        }
+    }
+
+    /// Whether a head that the shop has been refusing since then still holds the next event of its session back.
+    /// `APPROVED` always does: it is never overtaken.
+    #[must_use]
+    pub fn holds_back(
+        &self,
+        refused_since: Option<UnixMillis>,
+        approved: bool,
+        now: UnixMillis,
+    ) -> bool {
+        approved || refused_since.is_none_or(|since| elapsed(since, now) < self.max_head_wait)
+    }
+}
+
+fn elapsed(since: UnixMillis, now: UnixMillis) -> Duration {
+    // A clock that went back has let no time pass.
+    Duration::from_millis(u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0))
+}
+
+fn later(now: UnixMillis, pause: Duration) -> UnixMillis {
+    let millis = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+    UnixMillis(now.0.saturating_add(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECEIVED: UnixMillis = UnixMillis(1_000_000);
+
+    fn schedule() -> Schedule {
+        Schedule {
+            retry: [5, 30, 120].map(Duration::from_secs).to_vec(),
+            max_head_wait: Duration::from_secs(120),
+            alarm_after: Duration::from_secs(600),
+            expire_after: Duration::from_secs(3_600),
+        }
+    }
+
+    fn at(seconds: u64) -> UnixMillis {
+        later(RECEIVED, Duration::from_secs(seconds))
+    }
+
+    fn next(attempt: u32, failure: Failure, seconds: u64) -> Next {
+        schedule().after(attempt, failure, RECEIVED, at(seconds))
+    }
+
+    #[test]
+    fn pauses_grow_as_configured_and_the_last_one_repeats() {
+        for (attempt, pause) in [(1, 5), (2, 30), (3, 120), (4, 120), (u32::MAX, 120)] {
+            for failure in [Failure::Refused, Failure::Answered] {
+                let expected = Next::Retry {
+                    at: at(10 + pause),
+                    alarm: false,
+                };
+                assert_eq!(next(attempt, failure, 10), expected, "{attempt}");
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_time_out_php_gets_its_minute() {
+        let retry = |at| Next::Retry { at, alarm: false };
+        assert_eq!(next(1, Failure::TimedOut, 0), retry(at(60)));
+        assert_eq!(next(3, Failure::TimedOut, 0), retry(at(120)));
+    }
+
+    #[test]
+    fn somebody_is_told_and_in_the_end_it_is_dead() {
+        let alarm = |seconds| match next(9, Failure::Refused, seconds) {
+            Next::Retry { alarm, .. } => alarm,
+            Next::Dead => panic!("dead at {seconds}"),
+        };
+        assert!(!alarm(599));
+        assert!(alarm(600));
+        let last = Next::Retry {
+            at: at(3_600),
+            alarm: true,
+        };
+        assert_eq!(next(9, Failure::Refused, 3_590), last);
+        assert_eq!(next(9, Failure::Refused, 3_600), Next::Dead);
+    }
+
+    #[test]
+    fn a_head_holds_back_what_follows_until_the_shop_has_refused_it_long_enough() {
+        let schedule = schedule();
+        assert!(
+            schedule.holds_back(None, false, at(100_000)),
+            "never refused, only unreachable"
+        );
+        assert!(schedule.holds_back(Some(at(0)), false, at(119)));
+        assert!(!schedule.holds_back(Some(at(0)), false, at(120)));
+        assert!(
+            schedule.holds_back(Some(at(0)), true, at(100_000)),
+            "an approval is never overtaken"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_ends_nothing() {
+        let next = schedule().after(1, Failure::Refused, RECEIVED, UnixMillis(0));
+        assert!(matches!(next, Next::Retry { alarm: false, .. }));
+    }
+}
