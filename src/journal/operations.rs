@@ -365,7 +365,7 @@ pub(super) fn restart(
             )?;
         }
     }
-    inbox::restart(&tx)?;
+    inbox::store::restart(&tx)?;
     tx.commit()?;
     Ok(restarted)
 }

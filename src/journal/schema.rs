@@ -58,6 +58,7 @@ CREATE TABLE answer (
 CREATE TABLE intervention (
     row INTEGER PRIMARY KEY,
     operation INTEGER REFERENCES operation (row) ON DELETE CASCADE,
+    callback INTEGER REFERENCES callback (row) ON DELETE CASCADE,
     at INTEGER NOT NULL,
     what TEXT NOT NULL,
     uid INTEGER NOT NULL,
@@ -66,6 +67,7 @@ CREATE TABLE intervention (
     reason TEXT NOT NULL
 ) STRICT;
 CREATE INDEX intervention_operation ON intervention (operation);
+CREATE INDEX intervention_callback ON intervention (callback);
 
 CREATE TABLE callback (
     row INTEGER PRIMARY KEY,
@@ -73,25 +75,32 @@ CREATE TABLE callback (
     event TEXT NOT NULL,
     body_hash BLOB NOT NULL CHECK (length(body_hash) = 32),
     session TEXT NOT NULL,
-    status TEXT NOT NULL,
+    session_known INTEGER NOT NULL CHECK (session_known IN (0, 1)),
+    status TEXT CHECK (status IN ('PENDING', 'APPROVED', 'REJECTED', 'CANCELLED', 'REFUNDED')),
     key_id TEXT NOT NULL,
     content_type TEXT,
     mark TEXT NOT NULL CHECK (mark IN ('expected', 'conflict', 'stale')),
     state TEXT NOT NULL CHECK (state IN ('waiting', 'head', 'claimed', 'delivered', 'held', 'dead', 'dropped',
         'superseded', 'repeated')),
+    released INTEGER NOT NULL DEFAULT 0 CHECK (released IN (0, 1)),
     attempts INTEGER NOT NULL DEFAULT 0,
+    times_received INTEGER NOT NULL DEFAULT 1,
     received_at INTEGER NOT NULL,
     next_at INTEGER NOT NULL,
+    earliest_at INTEGER NOT NULL DEFAULT 0,
+    refused_since INTEGER,
     lease_until INTEGER,
     ended_at INTEGER,
     last_error TEXT
 ) STRICT;
-CREATE UNIQUE INDEX callback_event ON callback (source, event, body_hash);
+CREATE UNIQUE INDEX callback_event ON callback (source, event, body_hash) WHERE state <> 'repeated';
+CREATE UNIQUE INDEX callback_repeated ON callback (source, event, body_hash) WHERE state = 'repeated';
 CREATE UNIQUE INDEX callback_session_head ON callback (source, session) WHERE state IN ('head', 'claimed');
 CREATE INDEX callback_due ON callback (source, next_at) WHERE state = 'head';
 CREATE INDEX callback_lease ON callback (lease_until) WHERE state = 'claimed';
 CREATE INDEX callback_waiting ON callback (source, session, row) WHERE state = 'waiting';
 CREATE INDEX callback_session ON callback (source, session, row);
+CREATE INDEX callback_open ON callback (state) WHERE ended_at IS NULL;
 CREATE INDEX callback_ended ON callback (ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE callback_body (
