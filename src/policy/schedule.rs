@@ -63,7 +63,7 @@ impl Schedule {
         let pause = self
             .retry
             .get(index)
-            .or(self.retry.last())
+            .or_else(|| self.retry.last())
             .copied()
             .unwrap_or(AFTER_TIMEOUT);
         let pause = match failure {
