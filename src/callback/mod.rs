@@ -1,0 +1,3 @@
+//! The bank's notifications, from the wire to the shop.
+
+pub mod worker;
