@@ -100,16 +100,7 @@ impl Subject {
         let mut pointers: Vec<&Pointer> = pointers.iter().collect();
         pointers.sort();
         pointers.dedup();
-        let mut found: Vec<Option<Found>> = vec![None; pointers.len()];
-        let mut reader = serde_json::Deserializer::from_slice(body);
-        let walk = Walk {
-            pointers: &pointers,
-            here: &mut Vec::new(),
-            found: &mut found,
-        };
-        walk.deserialize(&mut reader)
-            .and_then(|()| reader.end())
-            .map_err(|_| SubjectError::NotJson)?;
+        let found = walk(&pointers, body)?;
         let mut text = String::new();
         for (pointer, found) in pointers.into_iter().zip(found) {
             let value = match found {
@@ -137,6 +128,29 @@ impl Subject {
     pub fn digest(&self, bank: &str) -> Digest {
         Digest::of("priorgate subject", &[bank.as_bytes(), self.0.as_bytes()])
     }
+}
+
+/// What stands at a pointer, if the body is strict JSON and it names something.
+#[must_use]
+pub(in crate::policy) fn find(pointer: &Pointer, body: &[u8]) -> Option<String> {
+    match walk(&[pointer], body).ok()?.pop()?? {
+        Found::Name(value) => Some(value),
+        Found::Other => None,
+    }
+}
+
+fn walk(pointers: &[&Pointer], body: &[u8]) -> Result<Vec<Option<Found>>, SubjectError> {
+    let mut found: Vec<Option<Found>> = vec![None; pointers.len()];
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let walk = Walk {
+        pointers,
+        here: &mut Vec::new(),
+        found: &mut found,
+    };
+    walk.deserialize(&mut reader)
+        .and_then(|()| reader.end())
+        .map_err(|_| SubjectError::NotJson)?;
+    Ok(found)
 }
 
 #[derive(Clone, Debug)]
