@@ -3,7 +3,7 @@
 //! The only module that knows every adapter. [`prepare`] reads every file and binds every listener without a runtime or
 //! a thread; [`Prepared::start`] puts them on the runtime; [`Gate::replace`] publishes a new generation whole.
 
-mod ledger;
+pub mod ledger;
 pub mod material;
 pub mod status;
 
@@ -28,7 +28,7 @@ use crate::journal::{Journal, OpenError};
 use crate::net::accept;
 use crate::net::exchange::AnswerLimits;
 use crate::net::listen::{Bound, ListenError};
-use ledger::{Facts, Ledger};
+use ledger::{Facts, Ledger, Misfit};
 use material::{Material, MaterialError};
 use status::Life;
 
@@ -48,6 +48,9 @@ pub enum StartError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
+    /// Open operations and a configuration without what they depend on.
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -80,6 +83,9 @@ pub enum ReloadError {
         #[source]
         source: Box<MaterialError>,
     },
+    /// The new state lacks what open operations depend on.
+    #[error("{0}")]
+    OpenOperations(String),
     /// What only a new process can change.
     #[error("restart needed: {0}")]
     RestartNeeded(String),
@@ -378,6 +384,9 @@ impl Gate {
         let Replacement { config, materials } = replacement;
         if let Some(change) = needs_restart(&self.config, &config) {
             return Err(ReloadError::RestartNeeded(change));
+        }
+        if let Some(facts) = &self.ledger {
+            facts.fits(&config).map_err(ReloadError::OpenOperations)?;
         }
         let mut next = Vec::with_capacity(self.banks.len());
         let mut number = 0;

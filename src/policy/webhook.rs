@@ -122,11 +122,7 @@ mod tests {
 
     #[test]
     fn what_we_sign_the_public_library_verifies_with_either_secret() {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap()
-            .as_secs()
-            .cast_signed();
+        let now = 1_795_000_000;
         let body = br#"{"status":"APPROVED"}"#;
         let signature = sign(&secrets(&[OLD, NEW]), "priorbank_1a2b", now, body);
         let mut headers = http::HeaderMap::new();
@@ -135,8 +131,8 @@ mod tests {
         headers.insert("webhook-signature", signature.parse().unwrap());
         for secret in [OLD, NEW] {
             let webhook = Webhook::new(secret).unwrap();
-            assert!(webhook.verify(body, &headers).is_ok());
-            assert!(webhook.verify(b"{}", &headers).is_err());
+            assert!(webhook.verify_ignoring_timestamp(body, &headers).is_ok());
+            assert!(webhook.verify_ignoring_timestamp(b"{}", &headers).is_err());
         }
     }
 

@@ -21,6 +21,8 @@ mod layers;
 #[cfg(test)]
 mod once_answers;
 #[cfg(test)]
+mod once_config;
+#[cfg(test)]
 mod once_crash;
 #[cfg(test)]
 mod once_disk;

@@ -6,6 +6,7 @@
 
 mod change;
 mod document;
+mod offline;
 mod show;
 mod table;
 #[cfg(test)]
