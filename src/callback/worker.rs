@@ -141,7 +141,7 @@ fn after(schedule: &Schedule, claim: &Claim, failed: &NotDelivered, now: UnixMil
         return Settle::Dead { error };
     };
     let refused = failed.failure == Failure::Answered;
-    let refused_since = claim.refused_since.or(refused.then_some(now));
+    let refused_since = claim.refused_since.or_else(|| refused.then_some(now));
     let approved = claim.event.status == Some(Status::Approved);
     let busy = match failed.failure {
         Failure::TimedOut => AFTER_TIMEOUT,

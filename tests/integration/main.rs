@@ -47,3 +47,5 @@ mod reload;
 mod rotation;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhook;
