@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::sandbox::{BANNER, Options, PkiFiles, Sandbox};
+use crate::sandbox::{
+    BANNER, CallbackAlgorithm, CallbackOptions, CallbackUrl, Options, PkiFiles, Sandbox,
+};
 
 /// Arguments of `priorgate sandbox`.
 #[derive(Clone, Debug, clap::Args)]
@@ -22,14 +24,25 @@ pub struct Args {
     /// Where the control API listens (loopback only; port 0 picks a free one)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub control: SocketAddr,
-    /// Where to write the CA, the client certificate and its key [default: a temporary directory,
-    /// removed at the end]
+    /// Where to write the CA, the client certificate and its key, and the callbacks' public key
+    /// [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Approve each new session at once; `false` leaves it PENDING for the control API
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub auto_approve: bool,
-    /// Print no line per request
+    /// Where to send signed callbacks: http://127.0.0.1:PORT/PATH or unix:/SOCKET:/PATH [default:
+    /// none are sent]
+    #[arg(long, value_name = "URL")]
+    pub callback_url: Option<CallbackUrl>,
+    /// How callbacks are signed: rsa-pkcs1-sha256, rsa-pss-sha256, ed25519 or ecdsa-p256-sha256
+    #[arg(long, value_name = "ALGORITHM", default_value_t = CallbackAlgorithm::default())]
+    #[arg(requires = "callback_url")]
+    pub callback_algorithm: CallbackAlgorithm,
+    /// Sign `<timestamp>.<body>`, the timestamp in this header
+    #[arg(long, value_name = "HEADER", requires = "callback_url")]
+    pub callback_timestamp: Option<String>,
+    /// Print no line per request or callback
     #[arg(long)]
     pub quiet: bool,
 }
@@ -62,6 +75,11 @@ fn serve(args: &Args, out: &mut dyn Write) -> io::Result<()> {
         control_addr: args.control,
         dir,
         auto_approve: args.auto_approve,
+        callbacks: args.callback_url.clone().map(|url| CallbackOptions {
+            algorithm: args.callback_algorithm,
+            timestamp_header: args.callback_timestamp.clone(),
+            ..CallbackOptions::new(url)
+        }),
     };
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime
@@ -108,6 +126,9 @@ fn introduce(sandbox: &Sandbox, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  bank CA      {}", files.bank_ca.display())?;
         writeln!(out, "  certificate  {}", files.client_certificate.display())?;
         writeln!(out, "  key          {}", files.client_key.display())?;
+        if let Some(file) = sandbox.callback_key_file() {
+            writeln!(out, "  callback key {}", file.display())?;
+        }
         writeln!(out, "\n{}\n", curl(files, &sandbox.bank_url()))?;
     }
     out.flush()
