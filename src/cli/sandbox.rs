@@ -92,9 +92,13 @@ async fn until_told(options: Options, quiet: bool, out: &mut dyn Write) -> io::R
     // Before the first line: whoever reads it may send the signal at once.
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
+    let callback_url = options
+        .callbacks
+        .as_ref()
+        .map(|callbacks| callbacks.url.clone());
     let sandbox = Sandbox::start(options).await?;
     let mut log = sandbox.follow();
-    introduce(&sandbox, out)?;
+    introduce(&sandbox, callback_url.as_ref(), out)?;
     loop {
         let entry = tokio::select! {
             _ = interrupted.recv() => break,
@@ -114,7 +118,11 @@ async fn until_told(options: Options, quiet: bool, out: &mut dyn Write) -> io::R
 }
 
 /// Where everything is, and a request that works when pasted.
-fn introduce(sandbox: &Sandbox, out: &mut dyn Write) -> io::Result<()> {
+fn introduce(
+    sandbox: &Sandbox,
+    callback_url: Option<&CallbackUrl>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     writeln!(out, "{BANNER}\n")?;
     writeln!(out, "  bank         {}", sandbox.bank_url())?;
     writeln!(
@@ -122,6 +130,9 @@ fn introduce(sandbox: &Sandbox, out: &mut dyn Write) -> io::Result<()> {
         "  control      {}/control/state",
         sandbox.control_url()
     )?;
+    if let Some(url) = callback_url {
+        writeln!(out, "  callbacks    {url}")?;
+    }
     if let Some(files) = sandbox.files() {
         writeln!(out, "  bank CA      {}", files.bank_ca.display())?;
         writeln!(out, "  certificate  {}", files.client_certificate.display())?;
@@ -244,6 +255,35 @@ mod tests {
             !Path::new(key.unwrap()).exists(),
             "the temporary key is removed"
         );
+    }
+
+    #[test]
+    fn callbacks_go_to_this_machine_and_their_key_is_shown() {
+        let url = "unix:/run/priorgate/callback.sock:/bank";
+        let ed25519 = ["--callback-algorithm", "ed25519"];
+        let args = ["sandbox", "--callback-url", url]
+            .into_iter()
+            .chain(ed25519);
+        let args = Line::parse_from(args).args;
+        let mut out = Reader {
+            text: String::new(),
+            until: "/installment/create",
+        };
+        assert_eq!(run(&args, &mut out), 0);
+        assert!(
+            out.text.contains("/bank-callback.pem\n") && out.text.contains(url),
+            "{}",
+            out.text
+        );
+        for refused in [
+            &["--callback-url", "http://shop.example:80/cb"][..],
+            &["--callback-url", url, "--callback-algorithm", "hmac"],
+            &ed25519,
+            &["--callback-timestamp", "X-Timestamp"],
+        ] {
+            let args = ["sandbox"].iter().chain(refused);
+            assert!(Line::try_parse_from(args).is_err(), "{refused:?}");
+        }
     }
 
     #[test]
