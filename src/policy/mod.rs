@@ -10,4 +10,5 @@ pub mod outcome;
 pub mod problem;
 pub mod route;
 pub mod secret;
+pub mod signature;
 pub mod units;
