@@ -12,6 +12,7 @@ pub mod problem;
 pub mod route;
 pub mod schedule;
 pub mod secret;
+pub mod signature;
 pub mod status;
 pub mod units;
 pub mod webhook;
