@@ -5,8 +5,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use crate::config::callback::{Ack, Target};
 use crate::net::exchange::chain;
 use crate::policy::schedule::Failure;
 use crate::policy::status::Mark;
@@ -25,26 +24,6 @@ use crate::policy::webhook::{self, WebhookSecret};
 
 /// The header of an acknowledgement.
 pub const ACK: HeaderName = HeaderName::from_static("priorgate-ack");
-
-/// Where the shop listens.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Target {
-    /// A loopback address.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-/// What counts as an acknowledgement, all of them behind a 2xx.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Ack {
-    /// `Priorgate-Ack` with a signature over this attempt.
-    Signed,
-    /// `Priorgate-Ack` with the delivery's id.
-    Header,
-    /// The status alone.
-    Status,
-}
 
 /// A shop, as one callback delivers to it.
 #[derive(Clone, Debug)]

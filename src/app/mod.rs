@@ -2,4 +2,4 @@
 
 pub mod deliver;
 
-pub use deliver::{Ack, Delivery, NotDelivered, Shop, Target};
+pub use deliver::{Delivery, NotDelivered, Shop};
