@@ -457,6 +457,7 @@ impl Gate {
                 Arc::clone(&status),
                 commands,
                 self.journal().cloned(),
+                None,
             );
             tokio::spawn(admin::serve_unix(listener, server, end.clone()));
         }

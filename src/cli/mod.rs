@@ -3,10 +3,13 @@
 //! Commands print to writers that are passed in; [`main`] alone opens stdout and stderr. What a
 //! command does is in its own file or below `cli`.
 
+mod by_hand;
 mod check;
 pub mod client;
+mod journal_file;
 mod operations;
 mod output;
+mod page;
 mod reload;
 mod run;
 #[cfg(feature = "sandbox")]
@@ -23,9 +26,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
-use crate::admin::operations::ReadError;
+use crate::admin::books::ReadError;
 use crate::config::DEFAULT_PATH;
 use crate::net::exchange::chain;
+use by_hand::Input;
 use client::{ClientError, SocketError};
 use output::Output;
 use style::Style;
@@ -189,10 +193,9 @@ fn carry_out(cli: Cli, style: Style, out: &mut dyn Write, err: &mut dyn Write) -
         Command::Reload(target) => reload::run(&target.with(config), style, out, err),
         Command::Status(target) => status::run(&target.with(config), style, out, err),
         Command::Operations(command) => {
-            let terminal = io::stdin().is_terminal();
             let mut lines = io::stdin().lock();
-            let input = operations::Input {
-                terminal,
+            let input = Input {
+                terminal: lines.is_terminal(),
                 lines: &mut lines,
             };
             operations::run(command, config, input, style, out, err)

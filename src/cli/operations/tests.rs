@@ -6,6 +6,7 @@ use std::fs;
 use std::thread::{self, JoinHandle};
 
 use clap::Parser;
+use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
@@ -13,7 +14,7 @@ use super::*;
 use crate::admin::operations::BODY_MAX;
 use crate::admin::operations::tests::{Came, Stage};
 use crate::admin::serve_unix;
-use crate::cli::{CONFIG, Cli, Command as Any, USAGE};
+use crate::cli::{CONFIG, Cli, Command as Any, PROBLEM, USAGE};
 use crate::net::listen::Bound;
 
 struct Done {
