@@ -205,7 +205,9 @@ pub(super) fn bad(message: String) -> Refusal {
     Refusal::new("bad_request", message)
 }
 
-pub(super) fn now() -> UnixMillis {
+/// The time, as the journal counts it.
+#[must_use]
+pub fn now() -> UnixMillis {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

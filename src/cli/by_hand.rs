@@ -1,6 +1,6 @@
 //! Changes by hand: what a person is shown and asked before one, and told after it. It does not know what is changed.
 
-use std::io::{self, BufRead, Read as _, Write};
+use std::io::{self, BufRead, IsTerminal, Read as _, Write};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -19,6 +19,16 @@ pub(super) struct Input<'i> {
     pub(super) terminal: bool,
     /// What they type.
     pub(super) lines: &'i mut dyn BufRead,
+}
+
+impl<'i> Input<'i> {
+    /// Asks where `lines` come from.
+    pub(super) fn new<L: BufRead + IsTerminal>(lines: &'i mut L) -> Self {
+        Self {
+            terminal: lines.is_terminal(),
+            lines,
+        }
+    }
 }
 
 /// What a person is asked before a change.

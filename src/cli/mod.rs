@@ -4,6 +4,7 @@
 //! command does is in its own file or below `cli`.
 
 mod by_hand;
+mod callbacks;
 mod check;
 pub mod client;
 mod journal_file;
@@ -19,7 +20,7 @@ mod status;
 pub mod style;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -99,6 +100,13 @@ enum Command {
     /// knows whether the bank has it, it is `unknown` until a person has asked the bank.
     #[command(subcommand, disable_help_subcommand = true)]
     Operations(operations::Command),
+    /// See what became of the bank's notifications, and end what only a person can end
+    ///
+    /// A verified notification is an event: it is kept, and handed to the shop until the shop has
+    /// acknowledged it. What contradicts the events before it is `held` until a person has asked the
+    /// bank; what the shop did not acknowledge in time is `dead`.
+    #[command(subcommand, disable_help_subcommand = true)]
+    Callbacks(callbacks::Command),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Watch the whole way of a payment with a throw-away bank; needs nothing installed
@@ -194,11 +202,13 @@ fn carry_out(cli: Cli, style: Style, out: &mut dyn Write, err: &mut dyn Write) -
         Command::Status(target) => status::run(&target.with(config), style, out, err),
         Command::Operations(command) => {
             let mut lines = io::stdin().lock();
-            let input = Input {
-                terminal: lines.is_terminal(),
-                lines: &mut lines,
-            };
+            let input = Input::new(&mut lines);
             operations::run(command, config, input, style, out, err)
+        }
+        Command::Callbacks(command) => {
+            let mut lines = io::stdin().lock();
+            let input = Input::new(&mut lines);
+            callbacks::run(command, config, input, style, out, err)
         }
         Command::Schema => schema::run(out),
         #[cfg(feature = "sandbox")]
