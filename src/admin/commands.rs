@@ -2,7 +2,8 @@
 //!
 //! It owns what each command needs of whoever asks, and the form of the answers. It sees bytes and a
 //! [`Peer`], never a socket; a reload is asked of `lifecycle` over a channel, and what concerns
-//! operations of the journal ([`operations`](super::operations)).
+//! operations and callbacks of the journal ([`operations`](super::operations),
+//! [`callbacks`](super::callbacks)).
 //!
 //! In: a [`Request`], as in `{"command": "status"}`. Out: `{"ok": true, "result": …}` or
 //! `{"ok": false, "error": {"code": …, "message": …}}`.
@@ -16,7 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::StatusFn;
-use super::operations::{Freeze, List, Operations, Peer, Release, Resolve, Show};
+use super::books::{Books, Peer};
+use super::callbacks::{self, Callbacks, Deed, RejectedFn};
+use super::operations::{Freeze, List, Operations, Release, Resolve, Show};
 use crate::journal::Journal;
 
 /// How long whoever asked waits for a reload: it reads files, at worst from a slow disk.
@@ -46,6 +49,7 @@ pub struct Server {
     status: StatusFn,
     commands: mpsc::Sender<Command>,
     operations: Operations,
+    callbacks: Callbacks,
 }
 
 /// A command that was not carried out.
@@ -84,10 +88,28 @@ pub enum Request {
     /// Take them again.
     #[serde(rename = "operations.thaw")]
     Thaw(Freeze),
+    /// Events of the bank, newest first.
+    #[serde(rename = "callbacks.list")]
+    ListEvents(callbacks::List),
+    /// One event.
+    #[serde(rename = "callbacks.show")]
+    ShowEvent(callbacks::Show),
+    /// Try an event again.
+    #[serde(rename = "callbacks.retry")]
+    RetryEvent(callbacks::Change),
+    /// Let a held event go to the shop.
+    #[serde(rename = "callbacks.release")]
+    ReleaseEvent(callbacks::Change),
+    /// Give up on an event.
+    #[serde(rename = "callbacks.drop")]
+    DropEvent(callbacks::Change),
+    /// The bodies that no key verified.
+    #[serde(rename = "callbacks.rejected")]
+    Rejected {},
 }
 
 /// Every command of [`Request`].
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 14] = [
     "status",
     "reload",
     "operations.list",
@@ -96,6 +118,12 @@ const NAMES: [&str; 8] = [
     "operations.release",
     "operations.freeze",
     "operations.thaw",
+    "callbacks.list",
+    "callbacks.show",
+    "callbacks.retry",
+    "callbacks.release",
+    "callbacks.drop",
+    "callbacks.rejected",
 ];
 
 /// The least of a line that names a command.
@@ -105,20 +133,24 @@ struct Named {
 }
 
 impl Server {
-    /// `operators` are the uids that may change something; `journal` is what the operations
-    /// commands are about, if one is configured.
+    /// `operators` are the uids that may change something; `journal` is what the operations and
+    /// callbacks commands are about, if one is configured; `rejected` gives what no key verified, if
+    /// callbacks are configured.
     #[must_use]
     pub fn new(
         operators: Vec<u32>,
         status: StatusFn,
         commands: mpsc::Sender<Command>,
         journal: Option<Journal>,
+        rejected: Option<RejectedFn>,
     ) -> Self {
+        let books = Books::new(journal);
         Self {
             operators: operators.into(),
             status,
             commands,
-            operations: Operations::new(journal),
+            operations: Operations::new(books.clone()),
+            callbacks: Callbacks::new(books, rejected),
         }
     }
 
@@ -154,7 +186,31 @@ impl Server {
                 self.require_operator(peer)?;
                 self.operations.freeze(false, asked, peer).await
             }
+            Request::ListEvents(asked) => self.callbacks.list(asked, operator).await,
+            Request::ShowEvent(asked) => {
+                if asked.body {
+                    self.require_operator(peer)?;
+                }
+                self.callbacks.show(asked, operator).await
+            }
+            Request::RetryEvent(asked) => self.change_event(Deed::Retry, asked, peer).await,
+            Request::ReleaseEvent(asked) => self.change_event(Deed::Release, asked, peer).await,
+            Request::DropEvent(asked) => self.change_event(Deed::Drop, asked, peer).await,
+            Request::Rejected {} => {
+                self.require_operator(peer)?;
+                self.callbacks.rejected().await
+            }
         }
+    }
+
+    async fn change_event(
+        &self,
+        deed: Deed,
+        asked: callbacks::Change,
+        peer: Peer,
+    ) -> Result<Value, Refusal> {
+        self.require_operator(peer)?;
+        self.callbacks.change(deed, asked, peer).await
     }
 
     fn require_operator(&self, peer: Peer) -> Result<(), Refusal> {
@@ -252,7 +308,7 @@ mod tests {
     fn server() -> (Server, mpsc::Receiver<Command>) {
         let (commands, inbox) = mpsc::channel(16);
         (
-            Server::new(vec![OPERATOR.uid], Arc::new(sample), commands, None),
+            Server::new(vec![OPERATOR.uid], Arc::new(sample), commands, None, None),
             inbox,
         )
     }

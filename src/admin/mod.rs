@@ -1,10 +1,12 @@
 //! What operators and probes ask of a running gate.
 //!
 //! [`serve_unix`] serves the admin socket: it owns connections, lines, deadlines and who is on the
-//! other end. [`commands`] owns what a line means, [`operations`] what is asked of the journal, [`http`]
-//! the answers of the GET-only port, and [`status`] the document that all of them show. A reload
+//! other end. [`commands`] owns what a line means, [`operations`] and [`callbacks`] what is asked of the
+//! journal, [`books`] what these two share, [`http`] the answers of the GET-only port, and [`status`] the document that all of them show. A reload
 //! goes up to `lifecycle` as a [`Command`]; nothing here knows how it is done.
 
+pub mod books;
+pub mod callbacks;
 pub mod commands;
 pub mod http;
 pub mod operations;
@@ -22,10 +24,12 @@ use tokio::time::timeout;
 
 use crate::net::accept::{self, Accepted};
 use crate::net::listen::Listener;
+use books::Peer;
 use commands::{Refusal, answer};
-use operations::Peer;
+
 use status::Status;
 
+pub use callbacks::{RejectedBody, RejectedFn};
 pub use commands::{Command, ReloadDone, Server};
 pub use tcp::serve_tcp;
 

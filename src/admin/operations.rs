@@ -1,44 +1,24 @@
-//! What `operations …` mean: what a command may ask of the journal, what a person's word must hold to be written down, and
-//! the stable codes of what the journal refuses.
+//! What `operations …` mean: what a command may ask of the journal, and what a person's word must hold to be written down.
 //!
 //! Who the person is comes from the kernel, never from the line. What each command needs of them is in
 //! [`commands`](super::commands). The command line uses the same types, the same checks and the same reading.
-
-use std::fs;
-use std::future::Future;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
+use super::books::{Books, Peer, ReadError, SHOWN_MAX, bad, change, cut, now, reason};
 use super::commands::Refusal;
-use crate::journal::error::StoreError;
 use crate::journal::read::{Depth, Filter, LIST_MAX};
-use crate::journal::{Journal, JournalError, OpenError, Person, Reader, StoredAnswer};
-use crate::net::exchange::chain;
-use crate::policy::operation::{Key, MediaType, OperationId, Resolution, State, UnixMillis};
+use crate::journal::{Reader, StoredAnswer};
+use crate::policy::operation::{Key, MediaType, OperationId, Resolution, State};
 
-/// How long whoever asked waits for the journal.
-pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Operations that a list shows, if nobody says.
 pub const LIST_DEFAULT: u32 = 50;
 /// Bytes of the answer that a person gives for a key to replay.
 pub const BODY_MAX: usize = 64 << 10;
-/// Characters of a reason.
-pub const REASON_MAX: usize = 500;
-/// Bytes of a kept answer that are shown: it may be as long as `limits.response_body`, an answer here may not.
-pub const SHOWN_MAX: usize = 1 << 20;
-/// Reads at a time: each takes one of the threads that handshakes need, too.
-const READS: usize = 2;
-/// What the kernel says of a process that nobody logged in for.
-const NO_LOGIN: u32 = u32::MAX;
-
 /// `operations.list`: all of what is given must fit. No `Debug`: a key is in it.
 #[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -123,57 +103,6 @@ pub struct Freeze {
     pub reason: String,
 }
 
-/// Who is on the other end, as the kernel says.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Peer {
-    /// The effective uid at the time of its connect.
-    pub uid: u32,
-    /// The process that connected.
-    pub pid: Option<i32>,
-}
-
-/// Why nothing was read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The question makes no sense.
-    #[error("{0}")]
-    Question(String),
-    /// No such operation.
-    #[error("the journal has no operation {0}")]
-    NotFound(OperationId),
-    /// The journal cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The journal cannot be read.
-    #[error("cannot read the journal")]
-    Store(#[from] StoreError),
-}
-
-/// The commands' view of the journal.
-#[derive(Clone, Debug)]
-pub(super) struct Operations {
-    journal: Option<Journal>,
-    reads: Arc<Semaphore>,
-}
-
-impl ReadError {
-    /// The stable name of the cause.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Question(_) => "bad_request",
-            Self::NotFound(_) => "not_found",
-            Self::Open(_) | Self::Store(_) => "journal_failed",
-        }
-    }
-}
-
-impl From<ReadError> for Refusal {
-    fn from(error: ReadError) -> Self {
-        Self::new(error.code(), chain(&error))
-    }
-}
-
 impl Found {
     /// Its name on the socket.
     #[must_use]
@@ -185,37 +114,13 @@ impl Found {
     }
 }
 
-impl Peer {
-    /// The login is looked up by a process id that may be another's by now; so it says who probably sat there, and the uid
-    /// alone decides.
-    fn person(self, reason: String) -> Person {
-        let pid = self.pid.filter(|&pid| pid > 0);
-        Person {
-            uid: self.uid,
-            pid,
-            login_uid: pid.and_then(login_of),
-            reason,
-        }
-    }
-}
-
-/// Who had logged in to start a process, where the kernel tells.
-#[must_use]
-pub fn login_of(pid: i32) -> Option<u32> {
-    login_uid(&fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?)
-}
-
-fn login_uid(text: &str) -> Option<u32> {
-    let uid = text.trim().parse().ok()?;
-    (uid != NO_LOGIN).then_some(uid)
-}
+/// The operations commands.
+#[derive(Clone, Debug)]
+pub(super) struct Operations(Books);
 
 impl Operations {
-    pub(super) fn new(journal: Option<Journal>) -> Self {
-        Self {
-            journal,
-            reads: Arc::new(Semaphore::new(READS)),
-        }
+    pub(super) fn new(books: Books) -> Self {
+        Self(books)
     }
 
     pub(super) async fn list(&self, asked: List, operator: bool) -> Result<Value, Refusal> {
@@ -223,7 +128,7 @@ impl Operations {
             subject: operator,
             body: false,
         };
-        self.read(move |reader| list(reader, &asked, depth)).await
+        self.0.read(move |reader| list(reader, &asked, depth)).await
     }
 
     pub(super) async fn show(&self, asked: Show, operator: bool) -> Result<Value, Refusal> {
@@ -231,12 +136,13 @@ impl Operations {
             subject: operator,
             body: operator && asked.body,
         };
-        self.read(move |reader| show(reader, &asked.id, depth))
+        self.0
+            .read(move |reader| show(reader, &asked.id, depth))
             .await
     }
 
     pub(super) async fn resolve(&self, asked: Resolve, peer: Peer) -> Result<Value, Refusal> {
-        let journal = self.journal()?;
+        let journal = self.0.journal()?;
         let id = parse_id(&asked.id).map_err(bad)?;
         let person = peer.person(reason(&asked.reason).map_err(bad)?);
         let (uid, login_uid) = (person.uid, person.login_uid);
@@ -262,7 +168,7 @@ impl Operations {
     }
 
     pub(super) async fn release(&self, asked: Release, peer: Peer) -> Result<Value, Refusal> {
-        let journal = self.journal()?;
+        let journal = self.0.journal()?;
         let id = parse_id(&asked.id).map_err(bad)?;
         let person = peer.person(reason(&asked.reason).map_err(bad)?);
         let (uid, login_uid) = (person.uid, person.login_uid);
@@ -290,7 +196,7 @@ impl Operations {
         asked: Freeze,
         peer: Peer,
     ) -> Result<Value, Refusal> {
-        let journal = self.journal()?;
+        let journal = self.0.journal()?;
         let person = peer.person(reason(&asked.reason).map_err(bad)?);
         let (uid, login_uid) = (person.uid, person.login_uid);
         let work = journal.freeze(frozen, person, now());
@@ -303,67 +209,6 @@ impl Operations {
         }
         Ok(json!({"frozen": frozen, "changed": changed}))
     }
-
-    fn journal(&self) -> Result<&Journal, Refusal> {
-        let message = "this gate keeps no operations: `journal` is not configured";
-        self.journal
-            .as_ref()
-            .ok_or_else(|| Refusal::new("no_journal", message))
-    }
-
-    async fn read(
-        &self,
-        work: impl FnOnce(&Reader) -> Result<Value, ReadError> + Send + 'static,
-    ) -> Result<Value, Refusal> {
-        let path = self.journal()?.path().to_owned();
-        let reads = Arc::clone(&self.reads);
-        let read = async {
-            let place = reads.acquire_owned().await.ok()?;
-            let work = move || {
-                let _place = place;
-                work(&Reader::open(&path)?)
-            };
-            tokio::task::spawn_blocking(work).await.ok()
-        };
-        match timeout(DEADLINE, read).await {
-            Ok(Some(read)) => Ok(read?),
-            Ok(None) => Err(Refusal::new("internal", "the read broke off")),
-            Err(_) => {
-                let message = format!("the journal was not read within {} s", DEADLINE.as_secs());
-                Err(Refusal::new("timeout", message))
-            }
-        }
-    }
-}
-
-/// Waits for a change. A wait that is over takes back nothing.
-async fn change<T>(
-    work: impl Future<Output = Result<T, JournalError>>,
-    wrong_state: impl FnOnce(State, bool) -> String,
-) -> Result<T, Refusal> {
-    let error = match timeout(DEADLINE, work).await {
-        Ok(Ok(done)) => return Ok(done),
-        Ok(Err(error)) => error,
-        Err(_) => {
-            let within = DEADLINE.as_secs();
-            let message = format!(
-                "the journal did not answer within {within} s, and may still do it: look before you ask again"
-            );
-            return Err(Refusal::new("timeout", message));
-        }
-    };
-    let code = match &error {
-        JournalError::Busy | JournalError::Held => "busy",
-        JournalError::Failed => "journal_failed",
-        JournalError::Full => "journal_full",
-        JournalError::NotFound => "not_found",
-        JournalError::Forbidden((state, listening)) => {
-            return Err(Refusal::new("wrong_state", wrong_state(*state, *listening)));
-        }
-        // None of these is an answer to a person's change.
-        JournalError::Frozen | JournalError::Internal(_) | JournalError::Stale => "internal",
-    };
-    Err(Refusal::new(code, error.to_string()))
 }
 
 /// A list, as the socket gives it: `{"operations": […], "frozen": …}`.
@@ -381,29 +226,19 @@ pub fn list(reader: &Reader, asked: &List, depth: Depth) -> Result<Value, ReadEr
 /// [`ReadError`].
 pub fn show(reader: &Reader, id: &str, depth: Depth) -> Result<Value, ReadError> {
     let id = parse_id(id).map_err(ReadError::Question)?;
-    let mut shown = reader.show(id, depth)?.ok_or(ReadError::NotFound(id))?;
+    let mut shown = reader
+        .show(id, depth)?
+        .ok_or_else(|| ReadError::NotFound(format!("operation {id}")))?;
     let body = shown
         .answer
         .as_mut()
         .and_then(|answer| answer.body.as_mut());
-    let cut = body.is_some_and(cut);
+    let cut = body.is_some_and(|body| cut(body, SHOWN_MAX));
     let mut shown = json!(shown);
     if cut && let Some(answer) = shown.get_mut("answer").and_then(Value::as_object_mut) {
         answer.insert("body_cut".to_owned(), Value::Bool(true));
     }
     Ok(shown)
-}
-
-fn cut(body: &mut String) -> bool {
-    if body.len() <= SHOWN_MAX {
-        return false;
-    }
-    let mut end = SHOWN_MAX;
-    while !body.is_char_boundary(end) {
-        end -= 1;
-    }
-    body.truncate(end);
-    true
 }
 
 fn filter(asked: &List) -> Result<Filter, String> {
@@ -451,24 +286,6 @@ pub fn parse_id(text: &str) -> Result<OperationId, String> {
     OperationId::parse(text).ok_or_else(|| {
         "an operation's id is `op_` and 20 digits of 0-9 and a-f, as in Priorgate-Operation and in lists".to_owned()
     })
-}
-
-/// What a reason must be: words, in one line.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn reason(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err("a reason is needed, for whoever reads this in a year".to_owned());
-    }
-    if text.chars().count() > REASON_MAX {
-        return Err(format!("a reason has at most {REASON_MAX} characters"));
-    }
-    if text.contains(char::is_control) {
-        return Err("a reason is one line, without control characters".to_owned());
-    }
-    Ok(text.to_owned())
 }
 
 /// A status that a key may replay.
@@ -525,17 +342,6 @@ fn answer(asked: &Resolve) -> Result<Option<StoredAnswer>, String> {
         headers,
         body: Bytes::copy_from_slice(body.as_bytes()),
     }))
-}
-
-fn bad(message: String) -> Refusal {
-    Refusal::new("bad_request", message)
-}
-
-fn now() -> UnixMillis {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

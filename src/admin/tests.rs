@@ -25,7 +25,7 @@ fn admin(operators: Vec<u32>) -> Admin {
     let path = dir.path().join("admin.sock");
     let listener = Bound::unix(&path, 0o600, None).unwrap().serve().unwrap();
     let (commands, inbox) = mpsc::channel(16);
-    let server = Server::new(operators, Arc::new(sample), commands, None);
+    let server = Server::new(operators, Arc::new(sample), commands, None, None);
     let (end, ended) = watch::channel(false);
     let served = tokio::spawn(serve_unix(listener, server, ended));
     Admin {
@@ -116,7 +116,7 @@ async fn a_line_without_an_end_is_refused_and_closed() {
 async fn a_silent_connection_is_closed() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (commands, _inbox) = mpsc::channel(1);
-    let server = Server::new(vec![], Arc::new(sample), commands, None);
+    let server = Server::new(vec![], Arc::new(sample), commands, None, None);
     let mut ours = BufReader::new(ours);
     // Half a line is silence, too.
     ours.write_all(b"{\"command\":").await.unwrap();
@@ -130,7 +130,7 @@ async fn a_silent_connection_is_closed() {
 async fn a_peer_that_never_reads_is_given_up() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (commands, _inbox) = mpsc::channel(1);
-    let server = Server::new(vec![], Arc::new(sample), commands, None);
+    let server = Server::new(vec![], Arc::new(sample), commands, None, None);
     let served = connection(theirs, &server, Duration::from_millis(50));
     let flood = async {
         let mut ours = ours;

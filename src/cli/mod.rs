@@ -3,10 +3,14 @@
 //! Commands print to writers that are passed in; [`main`] alone opens stdout and stderr. What a
 //! command does is in its own file or below `cli`.
 
+mod by_hand;
+mod callbacks;
 mod check;
 pub mod client;
+mod journal_file;
 mod operations;
 mod output;
+mod page;
 mod reload;
 mod run;
 #[cfg(feature = "sandbox")]
@@ -16,16 +20,17 @@ mod status;
 pub mod style;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
-use crate::admin::operations::ReadError;
+use crate::admin::books::ReadError;
 use crate::config::DEFAULT_PATH;
 use crate::net::exchange::chain;
+use by_hand::Input;
 use client::{ClientError, SocketError};
 use output::Output;
 use style::Style;
@@ -95,6 +100,13 @@ enum Command {
     /// knows whether the bank has it, it is `unknown` until a person has asked the bank.
     #[command(subcommand, disable_help_subcommand = true)]
     Operations(operations::Command),
+    /// See what became of the bank's notifications, and end what only a person can end
+    ///
+    /// A verified notification is an event: it is kept, and handed to the shop until the shop has
+    /// acknowledged it. What contradicts the events before it is `held` until a person has asked the
+    /// bank; what the shop did not acknowledge in time is `dead`.
+    #[command(subcommand, disable_help_subcommand = true)]
+    Callbacks(callbacks::Command),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Watch the whole way of a payment with a throw-away bank; needs nothing installed
@@ -189,13 +201,14 @@ fn carry_out(cli: Cli, style: Style, out: &mut dyn Write, err: &mut dyn Write) -
         Command::Reload(target) => reload::run(&target.with(config), style, out, err),
         Command::Status(target) => status::run(&target.with(config), style, out, err),
         Command::Operations(command) => {
-            let terminal = io::stdin().is_terminal();
             let mut lines = io::stdin().lock();
-            let input = operations::Input {
-                terminal,
-                lines: &mut lines,
-            };
+            let input = Input::new(&mut lines);
             operations::run(command, config, input, style, out, err)
+        }
+        Command::Callbacks(command) => {
+            let mut lines = io::stdin().lock();
+            let input = Input::new(&mut lines);
+            callbacks::run(command, config, input, style, out, err)
         }
         Command::Schema => schema::run(out),
         #[cfg(feature = "sandbox")]

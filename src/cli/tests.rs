@@ -1,5 +1,7 @@
 //! Command lines as they are typed: what is printed where, and the exit code.
 
+pub(super) mod world;
+
 use std::path::Path;
 
 use serde_json::json;

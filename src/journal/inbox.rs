@@ -7,7 +7,7 @@
 
 pub(super) mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 
@@ -74,6 +74,12 @@ pub enum Fate {
 pub struct EventId(pub(super) i64);
 
 impl EventId {
+    /// Reads a number: from 1.
+    #[must_use]
+    pub fn new(number: i64) -> Option<Self> {
+        (number > 0).then_some(Self(number))
+    }
+
     /// The number by which people and the shop know it.
     #[must_use]
     pub fn number(self) -> i64 {

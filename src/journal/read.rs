@@ -2,6 +2,8 @@
 //!
 //! Works beside a running gate and without one. Short on purpose: while somebody reads, the WAL cannot shrink.
 
+mod events;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,8 @@ use super::error::{OpenError, StoreError};
 use super::schema::{self, Found};
 use super::{Dependency, StoredAnswer, codec, operations, place};
 use crate::policy::operation::{Digest, Known, OperationId, State};
+
+pub use events::{EventFilter, EventRow, EventState, ShownEvent};
 
 /// The longest that a reader may be at it.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -288,27 +292,34 @@ impl Reader {
                 .body
                 .then(|| String::from_utf8_lossy(&answer.body).into_owned()),
         });
-        let mut statement = self.connection.prepare(
-            "SELECT at, what, uid, pid, login_uid, reason FROM intervention WHERE operation = ?1 ORDER BY row",
-        )?;
-        let interventions = statement
-            .query_map([row], |row| {
-                Ok(Intervention {
-                    at: row.get(0)?,
-                    what: row.get(1)?,
-                    uid: row.get(2)?,
-                    pid: row.get(3)?,
-                    login_uid: row.get(4)?,
-                    reason: row.get(5)?,
-                })
-            })?
-            .collect::<rusqlite::Result<_>>()?;
         Ok(Some(Shown {
             operation,
             answer,
-            interventions,
+            interventions: interventions(&self.connection, "operation", row)?,
         }))
     }
+}
+
+/// What people did to a row. `of` is the column that names it.
+fn interventions(
+    connection: &Connection,
+    of: &'static str,
+    row: i64,
+) -> rusqlite::Result<Vec<Intervention>> {
+    let mut statement = connection.prepare(&format!(
+        "SELECT at, what, uid, pid, login_uid, reason FROM intervention WHERE {of} = ?1 ORDER BY row"
+    ))?;
+    let found = statement.query_map([row], |row| {
+        Ok(Intervention {
+            at: row.get(0)?,
+            what: row.get(1)?,
+            uid: row.get(2)?,
+            pid: row.get(3)?,
+            login_uid: row.get(4)?,
+            reason: row.get(5)?,
+        })
+    })?;
+    found.collect()
 }
 
 const COLUMNS: &str = "id, bank, route, state, listening, delivered, holds, attempt, reserved_at, sent_at, ended_at, code, \

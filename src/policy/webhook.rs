@@ -8,6 +8,7 @@ use base64ct::{Base64, Encoding};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::operation::Digest;
 use super::secret::Secret;
 
 /// The specification's bounds for a secret, in bytes.
@@ -59,6 +60,16 @@ impl WebhookSecret {
             Base64::encode_string(&mac.finalize().into_bytes())
         })
     }
+}
+
+/// The value of `webhook-id`, made of what the event is, so that it stays the same over attempts, restarts and restored
+/// journals: the shop tells repeats by it, and people find the event.
+#[must_use]
+pub fn delivery_id(source: &str, event: &str, body_hash: &Digest) -> String {
+    let parts = [source.as_bytes(), event.as_bytes(), &body_hash.0];
+    let name = Digest::of("priorgate delivery", &parts).to_string();
+    let hex: String = name.chars().take(32).collect();
+    format!("{source}_{hex}")
 }
 
 /// The value of `webhook-signature`: one for each secret, so that a shop that knows only the old or only the new one can
@@ -116,6 +127,16 @@ mod tests {
             .iter()
             .map(|text| WebhookSecret::parse(text).unwrap())
             .collect()
+    }
+
+    #[test]
+    fn the_same_event_has_the_same_name_and_another_body_another() {
+        let id = |event, hash| delivery_id("priorbank", event, &Digest([hash; 32]));
+        assert_eq!(id("e1", 1), id("e1", 1));
+        assert_ne!(id("e1", 1), id("e1", 2));
+        assert_ne!(id("e1", 1), id("e2", 1));
+        let named = id("e1", 1);
+        assert_eq!(named.strip_prefix("priorbank_").unwrap().len(), 32);
     }
 
     #[test]

@@ -1,24 +1,27 @@
 //! The operations commands over a real journal: who may what, what is refused, and what is written down.
 
+use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::admin::books::{REASON_MAX, login_uid};
+use crate::admin::callbacks::RejectedFn;
 use crate::admin::commands::Server;
 use crate::admin::status::tests::sample;
-use crate::journal::{Attempt, Finish, Options, Request, Reserved};
-use crate::policy::operation::{Digest, Ending, Repeat};
+use crate::journal::{Attempt, Finish, Journal, Options, Request, Reserved};
+use crate::policy::operation::{Digest, Ending, Repeat, UnixMillis};
 
 pub(crate) const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
-const OPERATOR: Peer = Peer {
+pub(crate) const OPERATOR: Peer = Peer {
     uid: 1000,
     pid: Some(0),
 };
-const READER: Peer = Peer { uid: 33, pid: None };
+pub(crate) const READER: Peer = Peer { uid: 33, pid: None };
 
 /// How far an operation of a test came.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +128,7 @@ impl Stage {
     }
 
     pub(crate) fn server(&self, operators: Vec<u32>) -> Server {
-        server(operators, Some(self.journal.clone()))
+        server(operators, Some(self.journal.clone()), None)
     }
 
     fn shown(&self, id: OperationId) -> Value {
@@ -142,13 +145,21 @@ impl Stage {
     }
 }
 
-fn server(operators: Vec<u32>, journal: Option<Journal>) -> Server {
+pub(crate) fn server(
+    operators: Vec<u32>,
+    journal: Option<Journal>,
+    rejected: Option<RejectedFn>,
+) -> Server {
     let (commands, _) = mpsc::channel(1);
-    Server::new(operators, Arc::new(sample), commands, journal)
+    Server::new(operators, Arc::new(sample), commands, journal, rejected)
 }
 
 /// Asks, and gives a refusal as its code and message.
-async fn ask(server: &Server, peer: Peer, request: Value) -> Result<Value, (String, String)> {
+pub(crate) async fn ask(
+    server: &Server,
+    peer: Peer,
+    request: Value,
+) -> Result<Value, (String, String)> {
     let result = server.carry_out(request.to_string().as_bytes(), peer).await;
     let line = crate::admin::commands::answer(result);
     let answer: Value = serde_json::from_slice(&line).unwrap();
@@ -160,7 +171,7 @@ async fn ask(server: &Server, peer: Peer, request: Value) -> Result<Value, (Stri
     }
 }
 
-fn operator() -> Vec<u32> {
+pub(crate) fn operator() -> Vec<u32> {
     vec![OPERATOR.uid]
 }
 
@@ -463,7 +474,7 @@ async fn what_a_person_gives_is_checked_before_it_is_written() {
 
 #[tokio::test]
 async fn without_a_journal_every_command_says_that_one_must_be_configured() {
-    let server = server(operator(), None);
+    let server = server(operator(), None, None);
     let id = OperationId::new(NOW, 1);
     let list = json!({"command": "operations.list"});
     let show = json!({"command": "operations.show", "id": id.to_string()});
@@ -484,33 +495,6 @@ async fn a_journal_that_cannot_be_read_is_a_refusal() {
     let (code, message) = ask(&server, READER, list).await.unwrap_err();
     assert_eq!(code, "journal_failed");
     assert!(message.contains("No such file"), "{message}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_the_journal_refuses_has_a_stable_code_and_no_wait_is_endless() {
-    for (error, code) in [
-        (JournalError::Busy, "busy"),
-        (JournalError::Failed, "journal_failed"),
-        (JournalError::Full, "journal_full"),
-        (JournalError::NotFound, "not_found"),
-        (JournalError::Forbidden((State::Sent, false)), "wrong_state"),
-        (JournalError::Internal("x".to_owned()), "internal"),
-    ] {
-        let refused = change(async { Err::<(), _>(error) }, |_, _| String::new()).await;
-        assert_eq!(refused.unwrap_err().code(), code);
-    }
-    let never = change(std::future::pending::<Result<(), _>>(), |_, _| {
-        String::new()
-    })
-    .await;
-    assert_eq!(never.unwrap_err().code(), "timeout");
-
-    let stage = Stage::new();
-    let operations = Operations::new(Some(stage.journal.clone()));
-    let _places = operations.reads.acquire_many(READS as u32).await.unwrap();
-    let list = operations.list(List::default(), true).await;
-    assert_eq!(list.unwrap_err().code(), "timeout");
-    stage.journal.close();
 }
 
 #[tokio::test]
@@ -558,12 +542,4 @@ async fn the_log_says_who_changed_what_and_keeps_the_reason_to_itself() {
     assert!(text.contains("uid=1000"), "{text}");
     assert!(!text.contains("Anna"), "{text}");
     stage.journal.close();
-}
-
-#[test]
-fn a_login_is_a_uid_or_nobodys() {
-    assert_eq!(login_uid("1000"), Some(1000));
-    assert_eq!(login_uid("0\n"), Some(0));
-    assert_eq!(login_uid("4294967295"), None);
-    assert_eq!(login_uid(""), None);
 }

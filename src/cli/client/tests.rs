@@ -70,7 +70,7 @@ fn the_real_admin_socket_is_understood() {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let server = Server::new(vec![me], Arc::new(sample), commands, None);
+            let server = Server::new(vec![me], Arc::new(sample), commands, None, None);
             let served = tokio::spawn(serve_unix(bound.serve().unwrap(), server, ended));
             for result in [Ok(ReloadDone { generation: 2 }), Err("no".to_owned())] {
                 let Some(Command::Reload { reply }) = inbox.recv().await else {

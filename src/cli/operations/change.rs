@@ -1,20 +1,20 @@
 //! The commands that change something: what a person is asked before, and told after.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Found, Freeze, Input, Release, Resolve, ask, offline, other_version, show};
+use super::document::Shown;
+use super::{Found, Freeze, Release, Resolve, offline, show};
 use crate::admin::commands::Request;
 use crate::admin::operations::{self as asked, BODY_MAX};
+use crate::cli::by_hand::{self, Input, Question, change};
 use crate::cli::client::ClientError;
+use crate::cli::journal_file::ask;
 use crate::cli::style::Style;
 use crate::cli::{Failure, OK, PROBLEM, Target, USAGE, complain, failed, print_json};
-
-/// Bytes of an answer to a question.
-const MAX_WORD: u64 = 1024;
 
 pub(super) fn resolve(
     args: Resolve,
@@ -52,7 +52,7 @@ pub(super) fn resolve(
         }
     };
     let question = format!("Resolve {} as {becomes}?", args.id);
-    if let Err(code) = confirm(&target, &args.id, &question, args.yes, input, out, err) {
+    if let Err(code) = confirm(&target, &args.id, (question, args.yes), input, out, err) {
         return code;
     }
     let request = Request::Resolve(asked::Resolve {
@@ -76,7 +76,7 @@ pub(super) fn release(
 ) -> u8 {
     let target = args.target.with(config);
     let question = format!("Let go of the subject of {}?", args.id);
-    if let Err(code) = confirm(&target, &args.id, &question, args.yes, input, out, err) {
+    if let Err(code) = confirm(&target, &args.id, (question, args.yes), input, out, err) {
         return code;
     }
     let request = Request::Release(asked::Release {
@@ -143,79 +143,26 @@ pub(super) fn freeze(
     OK
 }
 
-fn change(
-    target: &Target,
-    request: &Request,
-    said: impl FnOnce(&Value) -> String,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> u8 {
-    let result = match ask(target, request) {
-        Ok(result) => result,
-        Err(failure) => return not_done(failure, target, out, err),
-    };
-    if target.json {
-        print_json(out, &result);
-    } else {
-        let _ = writeln!(out, "{}", said(&result));
-    }
-    OK
-}
-
-fn not_done(failure: Failure, target: &Target, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    let down = matches!(failure, Failure::Client(ClientError::NotRunning { .. }));
-    let code = failed(failure, target.json, out, err);
-    if down && !target.json {
-        complain(
-            err,
-            "nothing was changed: only a running gate writes the journal, so start it first",
-        );
-    }
-    code
-}
-
 /// Shows the operation and wants a `yes`. Gives the exit code if there is none.
 fn confirm(
     target: &Target,
     id: &str,
-    question: &str,
-    yes: bool,
+    (text, yes): (String, bool),
     input: Input<'_>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<(), u8> {
-    if yes {
-        return Ok(());
-    }
-    if !input.terminal {
-        complain(
-            err,
-            "stdin is no terminal, so nobody can be asked: look at `priorgate operations show` and add --yes",
-        );
-        return Err(USAGE);
-    }
-    let request = Request::Show(asked::Show {
-        id: id.to_owned(),
-        body: false,
-    });
-    let document = match ask(target, &request) {
-        Ok(document) => document,
-        Err(failure) => return Err(not_done(failure, target, out, err)),
+    let question = Question {
+        show: Request::Show(asked::Show {
+            id: id.to_owned(),
+            body: false,
+        }),
+        look: "priorgate operations show",
+        text,
+        yes,
     };
-    let Ok(shown) = serde_json::from_value(document) else {
-        return Err(other_version(err));
-    };
-    // On stderr: stdout is for the result.
-    let _ = show::print(&shown, Style::plain(), err);
-    let _ = write!(err, "\n{question} Type yes: ");
-    let _ = err.flush();
-    let mut word = String::new();
-    let read = input.lines.take(MAX_WORD).read_line(&mut word);
-    if read.is_ok() && word.trim() == "yes" {
-        return Ok(());
-    }
-    complain(err, "nothing was changed");
-    Err(PROBLEM)
+    let show = |shown: &Shown, err: &mut dyn Write| show::print(shown, Style::plain(), err);
+    by_hand::confirm(target, &question, show, input, out, err)
 }
 
 fn body_of(path: &Path) -> Result<String, String> {

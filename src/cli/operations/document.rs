@@ -1,11 +1,9 @@
 //! The gate's answers about operations, as this command reads them. Unknown members are ignored, so that an older command
 //! line reads a newer gate.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use serde::Deserialize;
 
-use crate::admin::status::Timestamp;
+use crate::cli::page::Intervention;
 
 /// A list.
 #[derive(Debug, Deserialize)]
@@ -58,17 +56,6 @@ pub(super) struct Answer {
     pub(super) body_cut: bool,
 }
 
-/// What a person did.
-#[derive(Debug, Deserialize)]
-pub(super) struct Intervention {
-    pub(super) at: i64,
-    pub(super) what: String,
-    pub(super) uid: u32,
-    pub(super) pid: Option<i32>,
-    pub(super) login_uid: Option<u32>,
-    pub(super) reason: String,
-}
-
 impl Operation {
     /// Whether its answer is there and nobody has it.
     pub(super) fn is_undelivered(&self) -> bool {
@@ -79,11 +66,4 @@ impl Operation {
     pub(super) fn blocks(&self) -> bool {
         self.holds_subject && self.subject_sha256.is_some()
     }
-}
-
-/// Milliseconds since 1970, as RFC 3339 in UTC.
-pub(super) fn moment(millis: i64) -> String {
-    let since = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
-    let time = UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH);
-    Timestamp::from(time).to_string()
 }

@@ -1,8 +1,7 @@
 //! `priorgate operations`: what became of guarded requests, and a person's word on what nothing else can end.
 //!
-//! It owns the subcommands, and where an answer comes from: the running gate or, when there is none, the journal's file,
-//! which is only read. [`table`] and [`show`](mod@show) own what people see, [`change`] what is asked of them first. What
-//! a command means is the gate's.
+//! It owns the subcommands. [`table`] and [`show`](mod@show) own what people see, [`change`] what is asked of them first.
+//! What a command means is the gate's.
 
 mod change;
 mod document;
@@ -12,22 +11,20 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::{Value, json};
 
-use super::client::{self, ClientError};
+use super::by_hand::Input;
+use super::journal_file::{other_version, read};
 use super::style::Style;
-use super::{Failure, OK, PROBLEM, Target, complain, failed, print_json};
+use super::{OK, Target, failed, print_json};
+use crate::admin::books;
 use crate::admin::commands::Request;
-use crate::admin::operations::{self as asked, LIST_DEFAULT, ReadError};
+use crate::admin::operations::{self as asked, LIST_DEFAULT};
 use crate::journal::Reader;
 use crate::journal::read::{Depth, LIST_MAX};
-
-/// The gate says itself that its journal takes too long; that answer must still arrive.
-const DEADLINE: std::time::Duration = asked::DEADLINE.saturating_add(client::DEADLINE);
 
 /// What is done with operations.
 #[derive(Debug, Subcommand)]
@@ -99,7 +96,7 @@ pub(super) struct Resolve {
     #[arg(long = "as", value_name = "WHAT")]
     found: Found,
     /// How you know: who at the bank said so, when. One line; do not name customers
-    #[arg(long, value_name = "TEXT", value_parser = asked::reason)]
+    #[arg(long, value_name = "TEXT", value_parser = books::reason)]
     reason: String,
     /// With done: the status that its key replays [default: 200]
     #[arg(long, value_name = "N", value_parser = status)]
@@ -130,7 +127,7 @@ pub(super) struct Release {
     #[arg(value_name = "ID", value_parser = id)]
     id: String,
     /// Why nobody waits for its answer. One line; do not name customers
-    #[arg(long, value_name = "TEXT", value_parser = asked::reason)]
+    #[arg(long, value_name = "TEXT", value_parser = books::reason)]
     reason: String,
     /// Do not ask
     #[arg(long)]
@@ -142,27 +139,10 @@ pub(super) struct Release {
 #[derive(Args, Debug)]
 pub(super) struct Freeze {
     /// Why. One line
-    #[arg(long, value_name = "TEXT", value_parser = asked::reason)]
+    #[arg(long, value_name = "TEXT", value_parser = books::reason)]
     reason: String,
     #[command(flatten)]
     target: Target,
-}
-
-/// Where a person answers.
-pub(super) struct Input<'i> {
-    /// Whether there is one.
-    pub(super) terminal: bool,
-    /// What they type.
-    pub(super) lines: &'i mut dyn BufRead,
-}
-
-/// Where a document came from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Source {
-    /// A gate runs, and will end what is open.
-    Running,
-    /// The file was read, and no gate has it.
-    Down,
 }
 
 fn state(text: &str) -> Result<String, String> {
@@ -252,52 +232,4 @@ fn show(args: Show, config: PathBuf, style: Style, out: &mut dyn Write, err: &mu
     };
     let _ = show::print(&shown, style, out).and_then(|()| show::advise(&shown, source, out));
     OK
-}
-
-fn ask(target: &Target, request: &Request) -> Result<Value, Failure> {
-    let socket = target.socket()?;
-    Ok(client::ask_within(&socket, &json!(request), DEADLINE)?)
-}
-
-/// Asks the gate, or reads the journal's file if no gate listens: the question is most urgent when it is down. Whoever may
-/// open the file is its owner or root, and sees what operators see.
-fn read(
-    target: &Target,
-    request: &Request,
-    file: impl FnOnce(&Reader) -> Result<Value, ReadError>,
-    err: &mut dyn Write,
-) -> Result<(Value, Source), Failure> {
-    let error = match ask(target, request) {
-        Ok(document) => return Ok((document, Source::Running)),
-        Err(error) => error,
-    };
-    let Failure::Client(ClientError::NotRunning { path: socket, .. }) = &error else {
-        return Err(error);
-    };
-    let Some(journal) = client::journal_of(&target.config) else {
-        return Err(error);
-    };
-    let note = format!(
-        "no gate listens on {}; reading {} instead",
-        socket.display(),
-        journal.display()
-    );
-    complain(err, &note);
-    let reader = Reader::open(&journal).map_err(ReadError::from)?;
-    let source = if reader.in_use() {
-        complain(
-            err,
-            "a gate has this journal open: it runs with another admin socket",
-        );
-        Source::Running
-    } else {
-        Source::Down
-    };
-    Ok((file(&reader)?, source))
-}
-
-fn other_version(err: &mut dyn Write) -> u8 {
-    let message = "the gate is of another version than this command; --json shows its answer";
-    complain(err, message);
-    PROBLEM
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::admin::operations::login_of;
+use crate::admin::books::login_of;
 use crate::cli::client;
 use crate::journal::{Journal, Options, Person};
 use crate::net::clock::unix_millis;

@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::Source;
-use super::document::{Answer, Intervention, Operation, Shown, moment};
+use super::document::{Answer, Operation, Shown};
+use crate::cli::journal_file::Source;
+use crate::cli::page::{self, moment};
 use crate::cli::style::{Style, printable};
 
 /// Prints all that is known.
@@ -26,16 +27,18 @@ pub(super) fn print(shown: &Shown, style: Style, out: &mut dyn Write) -> io::Res
         ""
     };
     writeln!(out, "{id}  {state}{listening}")?;
-    for (name, value) in fields(operation, answer.as_ref()) {
-        writeln!(out, "  {} {value}", style.dim(&format!("{name:<14}")))?;
+    page::facts(fields(operation, answer.as_ref()), style, out)?;
+    page::interventions(interventions, style, out)?;
+    match answer
+        .as_ref()
+        .map(|answer| (&answer.body, answer.body_cut))
+    {
+        Some((Some(body), cut)) => page::body(body, cut, out),
+        _ => Ok(()),
     }
-    for intervention in interventions {
-        writeln!(out, "  {}", by_hand(intervention, style))?;
-    }
-    body(answer.as_ref(), out)
 }
 
-fn fields(operation: &Operation, answer: Option<&Answer>) -> Vec<(&'static str, String)> {
+fn fields(operation: &Operation, answer: Option<&Answer>) -> [(&'static str, Option<String>); 17] {
     let text = |text: &Option<String>| text.as_deref().map(printable);
     let holds = operation
         .blocks()
@@ -78,47 +81,6 @@ fn fields(operation: &Operation, answer: Option<&Answer>) -> Vec<(&'static str, 
         ),
         ("subject sha256", text(&operation.subject_sha256)),
     ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name, value?)))
-    .collect()
-}
-
-fn by_hand(intervention: &Intervention, style: Style) -> String {
-    let name = style.dim(&format!("{:<14}", "by hand"));
-    let mut who = format!("uid {}", intervention.uid);
-    if let Some(login) = intervention.login_uid {
-        who.push_str(&format!(", logged in as uid {login}"));
-    }
-    if let Some(pid) = intervention.pid {
-        who.push_str(&format!(", pid {pid}"));
-    }
-    let (what, reason) = (
-        printable(&intervention.what),
-        printable(&intervention.reason),
-    );
-    format!(
-        "{name} {} {what} ({who}): {reason}",
-        moment(intervention.at)
-    )
-}
-
-fn body(answer: Option<&Answer>, out: &mut dyn Write) -> io::Result<()> {
-    let Some(Answer {
-        body: Some(body),
-        body_cut,
-        ..
-    }) = answer
-    else {
-        return Ok(());
-    };
-    writeln!(out, "\nbody:")?;
-    for line in body.lines() {
-        writeln!(out, "  {}", printable(line))?;
-    }
-    if *body_cut {
-        writeln!(out, "  … and more: it is too long to be shown whole")?;
-    }
-    Ok(())
 }
 
 /// Says what it means and what comes next.

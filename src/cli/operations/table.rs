@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::document::{List, Operation, moment};
+use super::document::{List, Operation};
+use crate::cli::page::{self, moment};
 use crate::cli::style::{Style, printable};
 
 const HEADS: [&str; 8] = [
@@ -25,49 +26,23 @@ pub(super) fn print(list: &List, limit: u32, style: Style, out: &mut dyn Write) 
     if list.operations.len() >= limit as usize
         && let Some(last) = list.operations.last()
     {
-        writeln!(
-            out,
-            "\nThere may be older ones: --before {}",
-            printable(&last.id)
-        )?;
+        page::older(&last.id, out)?;
     }
     hints(&list.operations, out)
 }
 
 fn rows(operations: &[Operation], style: Style, out: &mut dyn Write) -> io::Result<()> {
     let rows: Vec<_> = operations.iter().map(cells).collect();
-    let mut widths = HEADS.map(str::len);
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |cells: &[String; 8], paint: &dyn Fn(usize, &str) -> String| {
-        let mut line = String::new();
-        for (index, (cell, width)) in cells.iter().zip(widths).enumerate() {
-            // Spaces outside of the colour: the codes count as width in a format.
-            let gap = width.saturating_sub(cell.chars().count()) + 2;
-            line.push_str(&paint(index, cell));
-            line.push_str(&" ".repeat(gap));
-        }
-        line
-    };
-    let heads = HEADS.map(str::to_owned);
-    writeln!(
-        out,
-        "{}",
-        line(&heads, &|_, cell| style.dim(cell)).trim_end()
-    )?;
-    for (row, operation) in rows.iter().zip(operations) {
-        let paint = |index, cell: &str| match (index, operation.state.as_str()) {
+    let paint = |row: usize, column, cell: &str| match operations.get(row) {
+        Some(operation) => match (column, operation.state.as_str()) {
             (1, "unknown") => style.warn(cell),
             (1, "done") => style.good(cell),
             (7, "done") if operation.is_undelivered() => style.warn(cell),
             _ => cell.to_owned(),
-        };
-        writeln!(out, "{}", line(row, &paint).trim_end())?;
-    }
-    Ok(())
+        },
+        None => cell.to_owned(),
+    };
+    page::table(HEADS, &rows, paint, style, out)
 }
 
 fn cells(operation: &Operation) -> [String; 8] {
@@ -103,12 +78,8 @@ fn note(operation: &Operation) -> String {
 /// For what waits for a person, its command: ready to be pasted if there is one, as a pattern if there are more.
 fn hints(operations: &[Operation], out: &mut dyn Write) -> io::Result<()> {
     let of = |what: fn(&Operation) -> bool| {
-        let mut found = operations.iter().filter(|operation| what(operation));
-        let first = found.next().map(|operation| printable(&operation.id))?;
-        Some(match found.count() {
-            0 => (first, "1 is".to_owned()),
-            more => ("ID".to_owned(), format!("{} are", more + 1)),
-        })
+        let found = operations.iter().filter(|operation| what(operation));
+        page::named(found.map(|operation| operation.id.clone()))
     };
     let unknown = |operation: &Operation| operation.state == "unknown" && !operation.listening;
     let listening = |operation: &Operation| operation.state == "unknown" && operation.listening;

@@ -3,108 +3,20 @@
 mod pages;
 
 use std::fs;
-use std::thread::{self, JoinHandle};
 
-use clap::Parser;
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use serde_json::Value;
 
 use super::*;
 use crate::admin::operations::BODY_MAX;
-use crate::admin::operations::tests::{Came, Stage};
-use crate::admin::serve_unix;
-use crate::cli::{CONFIG, Cli, Command as Any, USAGE};
-use crate::net::listen::Bound;
+use crate::admin::operations::tests::Came;
+use crate::cli::tests::world::{self, Done, World};
+use crate::cli::{CONFIG, PROBLEM, USAGE};
 
-struct Done {
-    code: u8,
-    out: String,
-    err: String,
-}
-
-/// Types a command; `word` is what is typed when it asks, none without a terminal.
 fn typed(args: &[&str], config: &str, word: Option<&str>) -> Done {
-    let line = ["priorgate", "--config", config, "operations"];
-    let cli = match Cli::try_parse_from(line.iter().chain(args)) {
-        Ok(cli) => cli,
-        Err(error) => {
-            return Done {
-                code: USAGE,
-                out: String::new(),
-                err: error.to_string(),
-            };
-        }
-    };
-    let Any::Operations(command) = cli.command else {
-        panic!("another command");
-    };
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut lines = word.unwrap_or_default().as_bytes();
-    let input = Input {
-        terminal: word.is_some(),
-        lines: &mut lines,
-    };
-    let code = run(
-        command,
-        cli.config,
-        input,
-        Style::plain(),
-        &mut out,
-        &mut err,
-    );
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Done {
-        code,
-        out: text(out),
-        err: text(err),
-    }
-}
-
-/// A journal, and a gate's admin socket before it if `gate` is there.
-struct World {
-    stage: Stage,
-    config: String,
-    runtime: Runtime,
-    gate: Option<(watch::Sender<bool>, JoinHandle<()>)>,
-}
-
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
+    world::typed("operations", args, config, word)
 }
 
 impl World {
-    fn down() -> Self {
-        let stage = Stage::new();
-        let config = stage.dir.path().join("config.yaml");
-        // A mistake elsewhere is in nobody's way.
-        fs::write(
-            &config,
-            "admin: {unix: admin.sock}\njournal: {sqlite: journal.db}\nbanks: mistaken\n",
-        )
-        .unwrap();
-        Self {
-            config: config.to_str().unwrap().to_owned(),
-            stage,
-            runtime: runtime(),
-            gate: None,
-        }
-    }
-
-    fn up() -> Self {
-        let mut world = Self::down();
-        let me = rustix::process::geteuid().as_raw();
-        let server = world.stage.server(vec![me]);
-        let bound = Bound::unix(&world.stage.dir.path().join("admin.sock"), 0o600, None).unwrap();
-        let (end, ended) = watch::channel(false);
-        let thread = thread::spawn(move || {
-            runtime().block_on(async {
-                serve_unix(bound.serve().unwrap(), server, ended).await;
-            });
-        });
-        world.gate = Some((end, thread));
-        world
-    }
-
     fn operation(&self, key: &str, came: Came) -> String {
         let id = self.runtime.block_on(self.stage.operation(key, came));
         id.to_string()
@@ -118,16 +30,6 @@ impl World {
         let shown = self.typed(&["show", id, "--json"], None);
         let shown: Value = serde_json::from_str(&shown.out).unwrap();
         shown["state"].as_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        if let Some((end, thread)) = self.gate.take() {
-            end.send_replace(true);
-            let _ = thread.join();
-        }
-        self.stage.journal.close();
     }
 }
 
@@ -257,14 +159,9 @@ fn while_the_gate_is_down_the_file_is_read_and_nothing_is_changed() {
         "{}",
         list.err
     );
-    let World { stage, config, .. } = &world;
-    let copy = tempfile::tempdir().unwrap();
-    stage.journal.close();
-    for file in ["journal.db", "config.yaml"] {
-        fs::copy(stage.dir.path().join(file), copy.path().join(file)).unwrap();
-    }
-    let down = copy.path().join("config.yaml");
-    let down = down.to_str().unwrap();
+    let config = &world.config;
+    let (_copy, down) = world.abandoned();
+    let down = &*down;
     let show = typed(&["show", &id], down, None);
     assert_eq!(show.code, OK);
     let note = show.err.lines().collect::<Vec<_>>();

@@ -7,7 +7,7 @@ use crate::journal::tests::{NOW, Place};
 
 const LEASE: Duration = Duration::from_secs(60);
 
-fn event(id: &str, session: &str, status: Status) -> Event {
+pub(crate) fn event(id: &str, session: &str, status: Status) -> Event {
     let body = format!("{{\"id\":\"{id}\",\"status\":\"{status}\"}}");
     Event {
         source: "priorbank".to_owned(),

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::{Source, show, table};
+use super::super::{show, table};
+use crate::cli::journal_file::Source;
 use crate::cli::style::Style;
 
 fn operation(number: u8, state: &str, more: Value) -> Value {
