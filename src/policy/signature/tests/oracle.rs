@@ -260,7 +260,7 @@ fn pem_of(vector: &Vector) -> String {
 
 #[test]
 fn aws_lc_gives_the_same_verdict_on_10_000_mutated_inputs() {
-    let mut dice = Dice(0x5eed_0f_9a7e);
+    let mut dice = Dice(0x5eed_9a7e);
     let vectors = all();
     let (mut accepted, mut by_part) = (0, [0; 4]);
     for round in 0..10_000 {
