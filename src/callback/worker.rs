@@ -56,6 +56,7 @@ pub struct Worker {
 impl Worker {
     /// Runs until told to stop; deliveries that run then go on to their end, and hold their places.
     pub async fn run(mut self) {
+        let mut by_hand = self.journal.changed_by_hand();
         loop {
             let place = tokio::select! {
                 place = Arc::clone(&self.places).acquire_owned() => place,
@@ -86,6 +87,7 @@ impl Worker {
                     let woken = self.wake.notified();
                     tokio::select! {
                         _ = timeout(pause, woken) => {}
+                        _ = by_hand.changed() => {}
                         () = stopped(&mut self.stop) => return,
                     }
                 }

@@ -213,11 +213,16 @@ impl Journal {
         person: Person,
         now: UnixMillis,
     ) -> Result<(), JournalError> {
-        self.call("retry", Class::Settles, 64, None, move |connection| {
-            store::retry(connection, id, &person, now)
-        })
-        .await?
-        .0
+        let done = self
+            .call("retry", Class::Settles, 64, None, move |connection| {
+                store::retry(connection, id, &person, now)
+            })
+            .await?
+            .0;
+        self.0
+            .by_hand
+            .send_modify(|count| *count = count.wrapping_add(1));
+        done
     }
 
     /// Lets a held event go to the shop, marked.
@@ -230,11 +235,16 @@ impl Journal {
         person: Person,
         now: UnixMillis,
     ) -> Result<(), JournalError> {
-        self.call("let-go", Class::Settles, 64, None, move |connection| {
-            store::release(connection, id, &person, now)
-        })
-        .await?
-        .0
+        let done = self
+            .call("let-go", Class::Settles, 64, None, move |connection| {
+                store::release(connection, id, &person, now)
+            })
+            .await?
+            .0;
+        self.0
+            .by_hand
+            .send_modify(|count| *count = count.wrapping_add(1));
+        done
     }
 
     /// Gives up on an event that the shop does not have.
@@ -247,10 +257,15 @@ impl Journal {
         person: Person,
         now: UnixMillis,
     ) -> Result<(), JournalError> {
-        self.call("drop", Class::Settles, 64, None, move |connection| {
-            store::give_up(connection, id, &person, now)
-        })
-        .await?
-        .0
+        let done = self
+            .call("drop", Class::Settles, 64, None, move |connection| {
+                store::give_up(connection, id, &person, now)
+            })
+            .await?
+            .0;
+        self.0
+            .by_hand
+            .send_modify(|count| *count = count.wrapping_add(1));
+        done
     }
 }

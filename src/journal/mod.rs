@@ -169,6 +169,8 @@ struct Shared {
     thread: Mutex<Option<JoinHandle<()>>>,
     unique: AtomicU64,
     recalls: Arc<Semaphore>,
+    /// Counts what people did to events: whoever delivers them looks again.
+    by_hand: watch::Sender<u64>,
     /// Kept until the thread is gone.
     _lock: place::Lock,
 }
@@ -212,6 +214,7 @@ impl Prepared {
             thread: Mutex::new(Some(thread)),
             unique: AtomicU64::new(RandomState::new().build_hasher().finish()),
             recalls: Arc::new(Semaphore::new(RECALLS)),
+            by_hand: watch::Sender::new(0),
             _lock: opened.lock,
         })))
     }
@@ -458,6 +461,12 @@ impl Journal {
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.0.failed.clone()
+    }
+
+    /// Changes when a person has changed something in the inbox.
+    #[must_use]
+    pub fn changed_by_hand(&self) -> watch::Receiver<u64> {
+        self.0.by_hand.subscribe()
     }
 
     /// Numbers for the status.

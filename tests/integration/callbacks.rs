@@ -223,7 +223,7 @@ fn contradictions_wait_for_a_person() {
     next("APPROVED", 3);
     next("PENDING", 4);
     let listed = gate.tell(&json!({"command": "callbacks.list"})).unwrap();
-    let states: Vec<&str> = listed["result"]["callbacks"]
+    let states: Vec<&str> = listed["result"]["events"]
         .as_array()
         .unwrap()
         .iter()
@@ -234,7 +234,7 @@ fn contradictions_wait_for_a_person() {
         ["superseded", "held", "delivered", "delivered"],
         "{listed}"
     );
-    let id = listed["result"]["callbacks"][1]["id"].to_string();
+    let id = listed["result"]["events"][1]["id"].to_string();
     let id = id.trim_matches('"');
     let released = gate.command(&[
         "callbacks",
@@ -249,4 +249,28 @@ fn contradictions_wait_for_a_person() {
     let late = &shop.acknowledged()[2];
     assert_eq!(late.header("priorgate-transition"), "stale");
     assert_eq!(late.json()["status"], "APPROVED");
+}
+
+#[test]
+fn a_shop_that_did_not_answer_in_time_gets_its_minute() {
+    let algorithm = CallbackAlgorithm::Ed25519;
+    let (bank, shop) = (SandboxBank::with_callbacks(algorithm), Shop::open());
+    let gate = start(&bank, setup(&bank, shop.addr(), algorithm));
+    // Longer than deliver.timeout.
+    shop.mood(Mood::Slow(std::time::Duration::from_millis(2_500)));
+    send(&bank, order("s1", "APPROVED"));
+    let waits = eventually("the attempt has failed", || {
+        let listed = gate.tell(&json!({"command": "callbacks.list"}))?;
+        let event = &listed["result"]["events"][0];
+        (event["state"] == "head" && event["attempts"] == 1).then_some(())?;
+        Some(event["next_at"].as_i64()? - event["received_at"].as_i64()?)
+    });
+    assert!(waits >= 60_000, "tried again after {waits} ms");
+    // Another event of the session does not wake it before that.
+    send(&bank, order("s1", "REFUNDED"));
+    until("it is taken", || events(&gate)["accepted"] == 2);
+    let listed = gate.tell(&json!({"command": "callbacks.list"})).unwrap();
+    let head = &listed["result"]["events"][1];
+    assert_eq!(head["state"], "head", "{listed}");
+    assert!(head["next_at"].as_i64().unwrap() - head["received_at"].as_i64().unwrap() >= 60_000);
 }

@@ -1,6 +1,6 @@
 //! A bank's public key, bound to its algorithm, and the one question it answers: does this signature fit this message?
 //!
-//! The rules for a key that may be used at all stand here: sizes, exponents, points. [`super::read`] knows the files that
+//! The rules for a key that may be used at all stand here: sizes, exponents, points. `read` knows the files that
 //! keys come in. Neither knows about time; when a key may be used is the verifier's affair.
 
 use std::fmt;

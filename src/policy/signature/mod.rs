@@ -2,7 +2,7 @@
 //!
 //! The story: [`field`] reads the signatures out of their header, [`message`] puts together the bytes that must have been
 //! signed, [`freshness`] looks at a signed timestamp, and every [`key`] inside its window is tried. The body goes in with
-//! the request and comes out only of [`Verified`]. [`diagnose`] is for people afterwards, when a signature does not fit.
+//! the request and comes out only of [`Verified`]. [`mod@diagnose`] is for people afterwards, when a signature does not fit.
 //!
 //! Which algorithm is used is a property of the key in the configuration. Nothing in a request chooses it.
 

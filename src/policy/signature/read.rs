@@ -52,11 +52,13 @@ pub(super) fn read(bytes: &[u8], raw_ed25519: bool) -> Result<Found, KeyError> {
     if bytes.len() > FILE_MAX {
         return Err(KeyError::TooLarge);
     }
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return Err(binary(bytes));
-    };
+    // In DER: worth more words than "binary".
+    if is_private(bytes) {
+        return Err(KeyError::PrivateKey);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| KeyError::Binary)?;
     if text.contains('\0') {
-        return Err(binary(bytes));
+        return Err(KeyError::Binary);
     }
     // Editors on Windows begin a file with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
@@ -82,15 +84,6 @@ pub(super) fn read(bytes: &[u8], raw_ed25519: bool) -> Result<Found, KeyError> {
         return found;
     }
     bare(text)
-}
-
-/// Binary may be a private key in DER: that is worth more words.
-fn binary(bytes: &[u8]) -> KeyError {
-    if is_private(bytes) {
-        KeyError::PrivateKey
-    } else {
-        KeyError::Binary
-    }
 }
 
 /// 32 bytes in hex or base64. `whpk_` is how Standard Webhooks marks a public key.

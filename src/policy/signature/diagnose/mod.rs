@@ -141,7 +141,7 @@ pub fn diagnose(verifier: &Verifier, head: &Head<'_>, body: &[u8], now: UnixMill
         &keys(verifier, now),
     ) {
         hints.extend(found);
-    } else if !signatures.is_empty() {
+    } else if !signatures.is_empty() && verifier.message.build(head, body).is_ok() {
         hints.push(Hint::new(
             Code::WrongKey,
             "No key fits, not even with the usual mistakes: ask the bank for its current public key of this environment \
@@ -271,39 +271,33 @@ fn encoding_advice(encoding: Option<Encoding>, configured: Encoding) -> String {
     )
 }
 
-/// The configured reading, or else what stands behind another prefix.
+/// The configured reading, and what stands behind another prefix.
 fn texts<'v>(verifier: &Verifier, value: &'v [u8]) -> Vec<Guess<&'v [u8]>> {
-    if let Ok(texts) = verifier.field.texts(value) {
-        return texts
+    let hint = Hint::new(
+        Code::Prefix,
+        format!(
+            "The header's value does not begin as configured (`prefix`, `list`; prefix is {:?}): set them as the value is",
+            verifier.field.prefix()
+        ),
+    );
+    let wrong = |value| Guess {
+        value,
+        hints: vec![hint.clone()],
+    };
+    let mut found = match verifier.field.texts(value) {
+        Ok(texts) => texts
             .into_iter()
             .map(|value| Guess {
                 value,
                 hints: Vec::new(),
             })
-            .collect();
-    }
-    let hint = || {
-        Hint::new(
-            Code::Prefix,
-            format!(
-                "The header's value does not begin as configured (`prefix`, `list`; prefix is {:?}): set them as the value is",
-                verifier.field.prefix()
-            ),
-        )
+            .collect(),
+        Err(_) => vec![wrong(value)],
     };
-    // `sha256=…`, `v1,…`: the signature is behind the first mark, or there is no mark.
-    let behind = value
-        .iter()
-        .position(|byte| b"=,: ".contains(byte))
-        .and_then(|at| value.get(at + 1..));
-    [Some(value), behind]
-        .into_iter()
-        .flatten()
-        .map(|value| Guess {
-            value,
-            hints: vec![hint()],
-        })
-        .collect()
+    // `sha256=…`, `v1,…`: the signature is behind the first mark.
+    let mark = value.iter().position(|byte| b"=,: ".contains(byte));
+    found.extend(mark.and_then(|at| value.get(at + 1..)).map(wrong));
+    found
 }
 
 /// Every encoding that the text may be in; base64 without padding has no name of its own.

@@ -127,10 +127,7 @@ fn encodings_are_recognised() {
     let verifier = verifier_of(Encoding::Hex, &["body"], vec![ed25519("a")]);
     let value = format!("v1={}", hex(raw));
     let found = codes(&verifier, &[("x-signature", &value)], b"{}");
-    assert!(
-        found == [Code::WrongKey] || found == [Code::Encoding] || found == [Code::Prefix],
-        "{found:?}"
-    );
+    assert_eq!(found, [Code::Prefix]);
     let prefixed = |value: &str| {
         let verifier = Verifier::new(
             HeaderName::from_static("x-signature"),
@@ -235,10 +232,7 @@ fn headers_and_timestamps_are_explained() {
     ];
     assert_eq!(codes(&verifier, &headers, b"{}"), [Code::SignatureDoubled]);
     let headers = [("x-signature", good.as_str())];
-    assert_eq!(
-        codes(&verifier, &headers, b"{}"),
-        [Code::SignedHeader, Code::WrongKey]
-    );
+    assert_eq!(codes(&verifier, &headers, b"{}"), [Code::SignedHeader]);
     let headers = [("x-signature", "%%%"), ("x-time", "1795532645")];
     assert_eq!(codes(&verifier, &headers, b"{}"), [Code::Encoding]);
 }
