@@ -12,9 +12,11 @@ use serde::Serialize;
 use super::style::Style;
 use super::{CONFIG, OK, PROBLEM};
 use crate::admin::status::Timestamp;
+use crate::config::callback::Callback;
 use crate::config::{
     AdminUnix, Bank, Config, ConfigError, Listen, TcpAccess, Tls, TlsVersion, Transport,
 };
+use crate::gate::ingress;
 use crate::gate::material::Material;
 use crate::net::exchange::chain;
 use crate::tls::identity::{self, Identity, IdentityError, Leaf};
@@ -74,6 +76,9 @@ pub(super) fn run(config: &Path, days: u32, json: bool, style: Style, out: &mut 
     for bank in &config.banks {
         report.bank(bank);
         report.two_hats(bank, config.admin.unix.as_ref());
+    }
+    for callback in &config.callbacks {
+        report.callback(callback);
     }
     let problems = report
         .findings
@@ -163,6 +168,21 @@ impl Report {
             .all(|finding| matches!(finding.level, Level::Ok | Level::Warning));
         if clean && let Err(error) = Material::load(bank) {
             self.add(Level::Problem, bank.name.clone(), chain(&error));
+        }
+    }
+
+    fn callback(&mut self, callback: &Callback) {
+        let name = format!("callback {}", callback.name);
+        for file in &callback.deliver.secret_files {
+            let error = secretfile::header_value(file).err();
+            self.secret(&name, "deliver.secret_files", file, error);
+        }
+        for advice in callback.advice() {
+            self.add(Level::Warning, &name, advice);
+        }
+        match ingress::Material::load(callback) {
+            Ok(_) => self.add(Level::Ok, name, "the bank's keys fit their algorithms"),
+            Err(error) => self.add(Level::Problem, name, chain(&error)),
         }
     }
 

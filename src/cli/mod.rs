@@ -18,6 +18,7 @@ pub mod sandbox;
 mod schema;
 mod status;
 pub mod style;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -107,6 +108,10 @@ enum Command {
     /// bank; what the shop did not acknowledge in time is `dead`.
     #[command(subcommand, disable_help_subcommand = true)]
     Callbacks(callbacks::Command),
+    /// Verify one notification's signature offline, and say what is wrong with it
+    ///
+    /// For the first callback that is refused: `callbacks rejected --save DIR` has its bytes.
+    Verify(verify::Verify),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Watch the whole way of a payment with a throw-away bank; needs nothing installed
@@ -210,6 +215,7 @@ fn carry_out(cli: Cli, style: Style, out: &mut dyn Write, err: &mut dyn Write) -
             let input = Input::new(&mut lines);
             callbacks::run(command, config, input, style, out, err)
         }
+        Command::Verify(args) => verify::run(args, &config, style, out, err),
         Command::Schema => schema::run(out),
         #[cfg(feature = "sandbox")]
         Command::Demo { once, dir } => demo::run(&demo::Options { once, dir }, style, out),

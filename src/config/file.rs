@@ -245,6 +245,8 @@ pub struct Limits {
     pub connections: Option<u32>,
     /// What is read away of an unread request.
     pub linger: Option<Size>,
+    /// Of a callback: verifications at a time.
+    pub verify_concurrency: Option<u32>,
 }
 
 /// Kept connections.

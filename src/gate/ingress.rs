@@ -122,6 +122,14 @@ impl Material {
     }
 }
 
+impl Material {
+    /// The rules and keys, for a look at one notification.
+    #[must_use]
+    pub fn into_verifier(self) -> Verifier {
+        self.verifier
+    }
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?
@@ -344,7 +352,7 @@ pub(super) fn needs_restart(old: &[config::Callback], new: &[config::Callback]) 
         };
         if counts(old) != counts(new) {
             return Some(format!(
-                "limits.connections, deliver.concurrency or verify_concurrency of callback {} has changed",
+                "limits.connections, limits.verify_concurrency or deliver.concurrency of callback {} has changed",
                 new.name
             ));
         }

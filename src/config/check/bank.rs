@@ -56,7 +56,15 @@ impl Checker {
         let routes = self.routes(&format!("{at}.routes"), raw.routes);
         let headers = self.headers(&format!("{at}.headers"), raw.headers);
         let timeouts = self.timeouts(&format!("{at}.timeouts"), raw.timeouts.unwrap_or_default());
-        let limits = self.limits(&format!("{at}.limits"), raw.limits.unwrap_or_default());
+        let limits = raw.limits.unwrap_or_default();
+        if limits.verify_concurrency.is_some() {
+            self.mistake(
+                format!("{at}.limits.verify_concurrency"),
+                "belongs to a callback: a bank's answers are not signed",
+                "remove it",
+            );
+        }
+        let limits = self.limits(&format!("{at}.limits"), limits);
         let pool = self.pool(
             &format!("{at}.pool"),
             raw.pool.unwrap_or_default(),

@@ -85,7 +85,9 @@ impl Checker {
         let event = self.event(&format!("{at}.event"), raw.event, signature.as_ref());
         let deliver = self.deliver(&format!("{at}.deliver"), raw.deliver);
         let timeouts = self.timeouts(&format!("{at}.timeouts"), raw.timeouts.unwrap_or_default());
-        let limits = self.limits(&format!("{at}.limits"), raw.limits.unwrap_or_default());
+        let limits = raw.limits.unwrap_or_default();
+        let verify = limits.verify_concurrency;
+        let limits = self.limits(&format!("{at}.limits"), limits);
         let answer = self.answer(&format!("{at}.answer"), raw.answer);
         Some(Callback {
             name: raw.name.0,
@@ -106,8 +108,8 @@ impl Checker {
             timeouts,
             limits,
             verify_concurrency: self.count(
-                &format!("{at}.verify_concurrency"),
-                raw.verify_concurrency,
+                &format!("{at}.limits.verify_concurrency"),
+                verify,
                 VERIFY,
             ),
             answer,

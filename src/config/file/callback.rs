@@ -32,8 +32,6 @@ pub struct Callback {
     pub timeouts: Option<Timeouts>,
     /// Bounds.
     pub limits: Option<Limits>,
-    /// Verifications at a time.
-    pub verify_concurrency: Option<u32>,
     /// What the bank wants to hear.
     pub answer: Option<Answer>,
     /// Where events go.
