@@ -13,7 +13,7 @@ use crate::support::{eventually, until};
 
 const PATH: &str = "/bank/callback";
 
-fn setup(bank: &SandboxBank, shop: SocketAddr, algorithm: CallbackAlgorithm) -> Setup {
+pub(crate) fn setup(bank: &SandboxBank, shop: SocketAddr, algorithm: CallbackAlgorithm) -> Setup {
     let setup = Setup::new(bank.port());
     bank.write_pki(setup.path());
     let key = bank.sandbox().callback_key_pem().unwrap();
@@ -25,14 +25,14 @@ fn setup(bank: &SandboxBank, shop: SocketAddr, algorithm: CallbackAlgorithm) -> 
     ))
 }
 
-fn start(bank: &SandboxBank, setup: Setup) -> Gate {
+pub(crate) fn start(bank: &SandboxBank, setup: Setup) -> Gate {
     let gate = setup.start();
     let url = CallbackUrl::unix(&gate.path().join("callback.sock"), PATH).unwrap();
     bank.sandbox().redirect_callbacks(url).unwrap();
     gate
 }
 
-fn order(session: &str, status: &str) -> CallbackOrder {
+pub(crate) fn order(session: &str, status: &str) -> CallbackOrder {
     CallbackOrder {
         session_id: session.to_owned(),
         status: status.to_owned(),
@@ -42,7 +42,7 @@ fn order(session: &str, status: &str) -> CallbackOrder {
     }
 }
 
-fn send(bank: &SandboxBank, order: CallbackOrder) -> Vec<u8> {
+pub(crate) fn send(bank: &SandboxBank, order: CallbackOrder) -> Vec<u8> {
     bank.sandbox().send_callback(order).unwrap().body.to_vec()
 }
 
@@ -129,6 +129,71 @@ fn what_is_not_the_banks_is_refused_in_one_way_and_reaches_nobody() {
     let rejected = gate.command(&["callbacks", "rejected", "--json"]);
     let rejected = String::from_utf8(rejected.stdout).unwrap();
     assert_eq!(rejected.matches("\"mismatch\"").count(), 3, "{rejected}");
+    // And say what is wrong with them.
+    let saved = gate.path().join("saved");
+    std::fs::create_dir(&saved).unwrap();
+    let told = gate.command(&["callbacks", "rejected", "--save", saved.to_str().unwrap()]);
+    assert_eq!(told.status.code(), Some(0), "{told:?}");
+    let verify = |number: usize| {
+        let body = saved.join(format!("{number}.body"));
+        let headers = std::fs::read_to_string(saved.join(format!("{number}.headers"))).unwrap();
+        let mut args = vec![
+            "verify",
+            "--callback",
+            "bank",
+            "--body",
+            body.to_str().unwrap(),
+        ];
+        for line in headers.lines() {
+            args.extend(["--header", line]);
+        }
+        let output = gate.command(&args);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(
+        verify(1).contains("not verified: no key fits"),
+        "{}",
+        verify(1)
+    );
+    assert!(verify(3).contains("json"), "{}", verify(3));
+}
+
+#[test]
+fn a_published_notification_is_verified_offline() {
+    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/signatures");
+    let http = std::fs::read(data.join("bepaid.http")).unwrap();
+    let text = String::from_utf8(http).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let line = head
+        .lines()
+        .find(|line| line.starts_with("Content-Signature"))
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("body");
+    for (body, code, said) in [
+        (body, 0, "verified by key"),
+        (&*format!("{body}\n"), 1, "line-end"),
+    ] {
+        std::fs::write(&file, body).unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_priorgate"))
+            .args([
+                "verify",
+                "--algorithm",
+                "rsa-pkcs1-sha256",
+                "--header",
+                line,
+                "--key",
+            ])
+            .arg(data.join("bepaid.pub"))
+            .arg("--body")
+            .arg(&file)
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        assert!(told.contains(said), "{told}");
+    }
 }
 
 #[test]

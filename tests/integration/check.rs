@@ -167,6 +167,11 @@ fn the_shipped_example_with_real_files_beside_it_has_no_problem() {
     let (_world, setup) = good();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.yaml.example");
     fs::copy(example, setup.config()).unwrap();
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    fs::write(setup.path().join("deliver.secret"), secret).unwrap();
+    chmod(setup.path(), "deliver.secret", 0o600);
+    let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/signatures/bepaid.pub");
+    fs::copy(key, setup.path().join("bank-callback.pem")).unwrap();
     let (code, told) = check(&setup, &[]);
     assert_eq!(code, 0, "{told}");
 }

@@ -7,9 +7,14 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use priorgate::sandbox::CallbackAlgorithm;
+
+use crate::callbacks;
+use crate::support::client::Target;
 use crate::support::gate::{Gate, Setup};
 use crate::support::pki::replace;
 use crate::support::sandbox::SandboxBank;
+use crate::support::until;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -204,4 +209,53 @@ fn bodies_above_the_limit_get_their_413_without_a_second_of_waiting() {
         assert!(answer["ms"].as_u64().unwrap() < 900, "{answer}");
     }
     assert_eq!(bank.ledger().totals.requests, 0);
+}
+
+/// PHP's own web server with one script. Killed when dropped.
+struct PhpServer(std::process::Child);
+
+impl Drop for PhpServer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_examples_php_verifies_a_delivery_and_acknowledges_it() {
+    if !php_is_here() {
+        return;
+    }
+    let bank = SandboxBank::with_callbacks(CallbackAlgorithm::RsaPkcs1Sha256);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let shop = free.local_addr().unwrap();
+    drop(free);
+    let setup = callbacks::setup(&bank, shop, CallbackAlgorithm::RsaPkcs1Sha256);
+    let secret = setup.path().join("deliver.secret");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/delivery.php");
+    let server = Command::new("php")
+        .args(["-S", &shop.to_string()])
+        .arg(&example)
+        .env("PRIORGATE_DELIVER_SECRET", &secret)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let _server = PhpServer(server);
+    until("PHP listens", || std::net::TcpStream::connect(shop).is_ok());
+    // Anybody else is refused, and gets no acknowledgement.
+    let forged = Target::Tcp(shop).post(
+        "/hook.php",
+        "webhook-id: x\r\nwebhook-timestamp: 1\r\nwebhook-signature: v1,AAAA\r\n",
+        b"{}",
+    );
+    assert_eq!((forged.status, forged.header("priorgate-ack")), (403, None));
+    let gate = callbacks::start(&bank, setup);
+    callbacks::send(&bank, callbacks::order("s1", "APPROVED"));
+    until("it is delivered", || {
+        let listed = gate
+            .tell(&serde_json::json!({"command": "callbacks.list"}))
+            .unwrap();
+        listed["result"]["events"][0]["state"] == "delivered"
+    });
 }
