@@ -11,11 +11,12 @@ use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::books::{Books, Peer, ReadError, SHOWN_MAX, bad, change, cut, now, reason};
+use super::books::{Books, Peer, ReadError, SHOWN_MAX, bad, change, cut, reason};
 use super::commands::Refusal;
 use crate::journal::inbox::EventId;
 use crate::journal::read::{Depth, EventFilter, EventState, LIST_MAX};
 use crate::journal::{JournalError, Reader};
+use crate::net::clock::unix_millis;
 use crate::policy::operation::UnixMillis;
 
 /// Events that a list shows, if nobody says.
@@ -174,9 +175,9 @@ impl Callbacks {
         let person = peer.person(reason(&asked.reason).map_err(bad)?);
         let (uid, login_uid) = (person.uid, person.login_uid);
         let done = match deed {
-            Deed::Retry => wait(journal.retry_event(id, person, now())).await,
-            Deed::Release => wait(journal.release_event(id, person, now())).await,
-            Deed::Drop => wait(journal.drop_event(id, person, now())).await,
+            Deed::Retry => wait(journal.retry_event(id, person, unix_millis())).await,
+            Deed::Release => wait(journal.release_event(id, person, unix_millis())).await,
+            Deed::Drop => wait(journal.drop_event(id, person, unix_millis())).await,
         };
         match done {
             Ok(()) => {}
