@@ -3,7 +3,8 @@
 //! The only module that knows every adapter. [`prepare`] reads every file and binds every listener without a runtime or
 //! a thread; [`Prepared::start`] puts them on the runtime; [`Gate::replace`] publishes a new generation whole.
 
-mod ledger;
+pub mod ingress;
+pub mod ledger;
 pub mod material;
 pub mod status;
 
@@ -22,13 +23,14 @@ use crate::bank::dial::Dialler;
 use crate::bank::resolve::Resolver;
 use crate::bank::send::{Counts, Parts};
 use crate::config::{self, Config, Listen};
-use crate::egress::record::RequestIds;
 use crate::egress::{Egress, Generation};
 use crate::journal::{Journal, OpenError};
 use crate::net::accept;
 use crate::net::exchange::AnswerLimits;
+use crate::net::ids::RequestIds;
 use crate::net::listen::{Bound, ListenError};
-use ledger::{Facts, Ledger};
+use ingress::CallbackGate;
+use ledger::{Facts, Ledger, Misfit};
 use material::{Material, MaterialError};
 use status::Life;
 
@@ -38,6 +40,7 @@ pub struct Prepared {
     config: Config,
     ledger: Option<Ledger>,
     banks: Vec<(Material, Vec<Bound>)>,
+    callbacks: Vec<ingress::Prepared>,
     admin_unix: Option<Bound>,
     admin_tcp: Option<Bound>,
 }
@@ -48,6 +51,9 @@ pub enum StartError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
+    /// Open operations and a configuration without what they depend on.
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -59,6 +65,15 @@ pub enum StartError {
         /// What is wrong.
         #[source]
         source: Box<MaterialError>,
+    },
+    /// A file that the configuration of a callback names.
+    #[error("callbacks: {callback}: {source}")]
+    Callback {
+        /// The callback's name.
+        callback: String,
+        /// What is wrong.
+        #[source]
+        source: Box<ingress::MaterialError>,
     },
     /// The runtime, a thread or a descriptor.
     #[error("the system refused a thread or a descriptor")]
@@ -80,6 +95,18 @@ pub enum ReloadError {
         #[source]
         source: Box<MaterialError>,
     },
+    /// A file that the configuration of a callback names.
+    #[error("callbacks: {callback}: {source}")]
+    Callback {
+        /// The callback's name.
+        callback: String,
+        /// What is wrong.
+        #[source]
+        source: Box<ingress::MaterialError>,
+    },
+    /// The new state lacks what open operations depend on.
+    #[error("{0}")]
+    OpenOperations(String),
     /// What only a new process can change.
     #[error("restart needed: {0}")]
     RestartNeeded(String),
@@ -93,6 +120,7 @@ pub enum ReloadError {
 pub struct Replacement {
     config: Config,
     materials: Vec<Material>,
+    callbacks: Vec<ingress::Material>,
 }
 
 /// The running gate.
@@ -106,6 +134,7 @@ pub struct Gate {
     ended: watch::Sender<bool>,
     life: Arc<Life>,
     ledger: Option<Facts>,
+    callbacks: Vec<CallbackGate>,
 }
 
 /// One bank of the running gate.
@@ -137,6 +166,11 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
             .collect::<Result<Vec<_>, _>>()?;
         banks.push((material, listeners));
     }
+    let callbacks = config
+        .callbacks
+        .iter()
+        .map(ingress::prepare)
+        .collect::<Result<Vec<_>, _>>()?;
     let admin_unix = match &config.admin.unix {
         Some(unix) => Some(bind_unix(&unix.socket)?),
         None => None,
@@ -146,6 +180,7 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
         config,
         ledger,
         banks,
+        callbacks,
         admin_unix,
         admin_tcp,
     })
@@ -176,6 +211,7 @@ impl Prepared {
             config,
             ledger,
             banks: prepared,
+            callbacks: prepared_callbacks,
             admin_unix,
             admin_tcp,
         } = self;
@@ -219,6 +255,12 @@ impl Prepared {
                 connections,
             });
         }
+        let mut callbacks = Vec::with_capacity(prepared_callbacks.len());
+        for (callback, prepared) in config.callbacks.iter().zip(prepared_callbacks) {
+            // The configuration's check wants a journal where there is a callback.
+            let Some(journal) = journal else { continue };
+            callbacks.push(ingress::start(callback, prepared, journal, &ids, &drain)?);
+        }
         let life = Arc::new(Life::new(&config, Box::new(log_dropped)));
         for warning in life.warnings() {
             tracing::warn!("{warning}");
@@ -231,6 +273,7 @@ impl Prepared {
             ended,
             life,
             ledger,
+            callbacks,
         };
         gate.warn_of_expiry();
         let view = status::View::new(&gate, served, admin_tcp.as_ref().and_then(Bound::tcp_addr));
@@ -335,7 +378,21 @@ impl Replacement {
                 })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { config, materials })
+        let callbacks = config
+            .callbacks
+            .iter()
+            .map(|callback| {
+                ingress::Material::load(callback).map_err(|source| ReloadError::Callback {
+                    callback: callback.name.clone(),
+                    source: Box::new(source),
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            config,
+            materials,
+            callbacks,
+        })
     }
 }
 
@@ -375,9 +432,16 @@ impl Gate {
     /// # Errors
     /// [`ReloadError::RestartNeeded`] when something changed that a running process keeps; nothing is published then.
     pub fn replace(&mut self, replacement: Replacement) -> Result<u64, ReloadError> {
-        let Replacement { config, materials } = replacement;
+        let Replacement {
+            config,
+            materials,
+            callbacks,
+        } = replacement;
         if let Some(change) = needs_restart(&self.config, &config) {
             return Err(ReloadError::RestartNeeded(change));
+        }
+        if let Some(facts) = &self.ledger {
+            facts.fits(&config).map_err(ReloadError::OpenOperations)?;
         }
         let mut next = Vec::with_capacity(self.banks.len());
         let mut number = 0;
@@ -409,6 +473,10 @@ impl Gate {
             let old = gate.publish.send_replace(Arc::new(generation));
             old.bank.retire();
         }
+        let replaced = self.callbacks.iter().zip(&config.callbacks).zip(callbacks);
+        for ((gate, callback), material) in replaced {
+            gate.replace(callback, material);
+        }
         self.config = config;
         self.warn_of_expiry();
         Ok(number)
@@ -423,6 +491,9 @@ impl Gate {
             for bank in &self.banks {
                 // Every connection holds one place until it ends.
                 let _all = bank.places.acquire_many(bank.connections).await;
+            }
+            for callback in &self.callbacks {
+                callback.drained().await;
             }
         };
         let drained = timeout(deadline, all_gone).await.is_ok();
@@ -495,6 +566,9 @@ fn needs_restart(old: &Config, new: &Config) -> Option<String> {
     }
     if (&old.admin.unix, old.admin.tcp) != (&new.admin.unix, new.admin.tcp) {
         return Some("admin has changed".to_owned());
+    }
+    if let Some(change) = ingress::needs_restart(&old.callbacks, &new.callbacks) {
+        return Some(change);
     }
     if old.journal != new.journal {
         return Some("journal has changed".to_owned());

@@ -8,7 +8,9 @@
 //! 4. [`gate`] and [`lifecycle`]: how the process is wired, started, reloaded and drained.
 
 pub mod admin;
+pub mod app;
 pub mod bank;
+pub mod callback;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "sandbox")]

@@ -117,12 +117,14 @@ impl Signals {
 
 /// Why the journal is closed, once it is; never, without one.
 async fn journal_failed(failed: &mut Option<watch::Receiver<Option<String>>>) -> String {
-    if let Some(failed) = failed
-        && let Ok(reason) = failed.wait_for(Option::is_some).await
-    {
-        return reason.clone().unwrap_or_default();
+    match failed {
+        None => std::future::pending().await,
+        Some(failed) => match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // Its thread is gone without a word: a mistake of ours, and no journal either.
+            Err(_) => "its thread has ended".to_owned(),
+        },
     }
-    std::future::pending().await
 }
 
 async fn live(
@@ -161,6 +163,11 @@ async fn live(
             () = reload(&mut gate, &notifier, asked) => {}
             name = signals.end() => {
                 tracing::info!(signal = name, "shutting down during a reload");
+                break;
+            }
+            reason = journal_failed(&mut failed) => {
+                tracing::error!("shutting down during a reload: without a journal no guarded request may run");
+                result = Err(RunError::Journal(reason));
                 break;
             }
         }

@@ -85,14 +85,19 @@ impl Peer {
     /// alone decides.
     pub(super) fn person(self, reason: String) -> Person {
         let pid = self.pid.filter(|&pid| pid > 0);
-        let login = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
         Person {
             uid: self.uid,
             pid,
-            login_uid: login.and_then(|text| login_uid(&text)),
+            login_uid: pid.and_then(login_of),
             reason,
         }
     }
+}
+
+/// Who had logged in to start a process, where the kernel tells.
+#[must_use]
+pub fn login_of(pid: i32) -> Option<u32> {
+    login_uid(&fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?)
 }
 
 pub(super) fn login_uid(text: &str) -> Option<u32> {
@@ -157,7 +162,7 @@ pub(super) async fn change<T>(
         }
     };
     let code = match &error {
-        JournalError::Busy => "busy",
+        JournalError::Busy | JournalError::Held => "busy",
         JournalError::Failed => "journal_failed",
         JournalError::Full => "journal_full",
         JournalError::NotFound => "not_found",

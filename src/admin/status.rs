@@ -30,6 +30,9 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Each bank, in the order of the configuration.
     pub banks: Vec<Bank>,
+    /// Each callback, in the order of the configuration.
+    #[serde(default)]
+    pub callbacks: Vec<Callback>,
     /// Where operations are kept; none without guarded routes.
     #[serde(default)]
     pub journal: Option<Journal>,
@@ -91,6 +94,25 @@ pub struct Bank {
     pub queued: u64,
     /// Requests since the start, by outcome.
     pub requests: Requests,
+}
+
+/// One callback.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Callback {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its path.
+    pub path: String,
+    /// Where nginx reaches it.
+    pub listen: Vec<ListenAddress>,
+    /// New events on disk, since the start.
+    pub accepted: u64,
+    /// Events that were on disk already.
+    pub repeated: u64,
+    /// Notifications refused for their signature.
+    pub rejected: u64,
+    /// Notifications refused for anything else.
+    pub refused: u64,
 }
 
 /// Where operations are kept, and how many need somebody's attention.
@@ -327,6 +349,15 @@ pub(crate) mod tests {
                     unknown: 1,
                 },
             }],
+            callbacks: vec![Callback {
+                name: "priorbank".to_owned(),
+                path: "/bank/priorbank/callback".to_owned(),
+                listen: vec![ListenAddress::Tcp("127.0.0.1:9181".to_owned())],
+                accepted: 5,
+                repeated: 6,
+                rejected: 7,
+                refused: 8,
+            }],
             journal: Some(Journal {
                 file: "/var/lib/priorgate/journal.db".to_owned(),
                 failed: None,
@@ -364,6 +395,10 @@ pub(crate) mod tests {
                 "addresses": ["192.0.2.7"], "breaker": "closed",
                 "pool": {"idle": 1, "opened": 2, "reused": 40}, "in_flight": 3, "queued": 0,
                 "requests": {"answered": 41, "not_sent": 2, "unknown": 1},
+            }],
+            "callbacks": [{
+                "name": "priorbank", "path": "/bank/priorbank/callback", "listen": [{"tcp": "127.0.0.1:9181"}],
+                "accepted": 5, "repeated": 6, "rejected": 7, "refused": 8,
             }],
             "journal": {
                 "file": "/var/lib/priorgate/journal.db", "failed": null, "frozen": false, "full": false,

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::sandbox::{BANNER, Options, PkiFiles, Sandbox};
+use crate::sandbox::{
+    BANNER, CallbackAlgorithm, CallbackOptions, CallbackUrl, Options, PkiFiles, Sandbox,
+};
 
 /// Arguments of `priorgate sandbox`.
 #[derive(Clone, Debug, clap::Args)]
@@ -22,14 +24,25 @@ pub struct Args {
     /// Where the control API listens (loopback only; port 0 picks a free one)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub control: SocketAddr,
-    /// Where to write the CA, the client certificate and its key [default: a temporary directory,
-    /// removed at the end]
+    /// Where to write the CA, the client certificate and its key, and the callbacks' public key
+    /// [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Approve each new session at once; `false` leaves it PENDING for the control API
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub auto_approve: bool,
-    /// Print no line per request
+    /// Where to send signed callbacks: http://127.0.0.1:PORT/PATH or unix:/SOCKET:/PATH [default:
+    /// none are sent]
+    #[arg(long, value_name = "URL")]
+    pub callback_url: Option<CallbackUrl>,
+    /// How callbacks are signed: rsa-pkcs1-sha256, rsa-pss-sha256, ed25519 or ecdsa-p256-sha256
+    #[arg(long, value_name = "ALGORITHM", default_value_t = CallbackAlgorithm::default())]
+    #[arg(requires = "callback_url")]
+    pub callback_algorithm: CallbackAlgorithm,
+    /// Sign `<timestamp>.<body>`, the timestamp in this header
+    #[arg(long, value_name = "HEADER", requires = "callback_url")]
+    pub callback_timestamp: Option<String>,
+    /// Print no line per request or callback
     #[arg(long)]
     pub quiet: bool,
 }
@@ -62,6 +75,11 @@ fn serve(args: &Args, out: &mut dyn Write) -> io::Result<()> {
         control_addr: args.control,
         dir,
         auto_approve: args.auto_approve,
+        callbacks: args.callback_url.clone().map(|url| CallbackOptions {
+            algorithm: args.callback_algorithm,
+            timestamp_header: args.callback_timestamp.clone(),
+            ..CallbackOptions::new(url)
+        }),
     };
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime
@@ -74,9 +92,13 @@ async fn until_told(options: Options, quiet: bool, out: &mut dyn Write) -> io::R
     // Before the first line: whoever reads it may send the signal at once.
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
+    let callback_url = options
+        .callbacks
+        .as_ref()
+        .map(|callbacks| callbacks.url.clone());
     let sandbox = Sandbox::start(options).await?;
     let mut log = sandbox.follow();
-    introduce(&sandbox, out)?;
+    introduce(&sandbox, callback_url.as_ref(), out)?;
     loop {
         let entry = tokio::select! {
             _ = interrupted.recv() => break,
@@ -96,7 +118,11 @@ async fn until_told(options: Options, quiet: bool, out: &mut dyn Write) -> io::R
 }
 
 /// Where everything is, and a request that works when pasted.
-fn introduce(sandbox: &Sandbox, out: &mut dyn Write) -> io::Result<()> {
+fn introduce(
+    sandbox: &Sandbox,
+    callback_url: Option<&CallbackUrl>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     writeln!(out, "{BANNER}\n")?;
     writeln!(out, "  bank         {}", sandbox.bank_url())?;
     writeln!(
@@ -104,10 +130,16 @@ fn introduce(sandbox: &Sandbox, out: &mut dyn Write) -> io::Result<()> {
         "  control      {}/control/state",
         sandbox.control_url()
     )?;
+    if let Some(url) = callback_url {
+        writeln!(out, "  callbacks    {url}")?;
+    }
     if let Some(files) = sandbox.files() {
         writeln!(out, "  bank CA      {}", files.bank_ca.display())?;
         writeln!(out, "  certificate  {}", files.client_certificate.display())?;
         writeln!(out, "  key          {}", files.client_key.display())?;
+        if let Some(file) = sandbox.callback_key_file() {
+            writeln!(out, "  callback key {}", file.display())?;
+        }
         writeln!(out, "\n{}\n", curl(files, &sandbox.bank_url()))?;
     }
     out.flush()
@@ -223,6 +255,35 @@ mod tests {
             !Path::new(key.unwrap()).exists(),
             "the temporary key is removed"
         );
+    }
+
+    #[test]
+    fn callbacks_go_to_this_machine_and_their_key_is_shown() {
+        let url = "unix:/run/priorgate/callback.sock:/bank";
+        let ed25519 = ["--callback-algorithm", "ed25519"];
+        let args = ["sandbox", "--callback-url", url]
+            .into_iter()
+            .chain(ed25519);
+        let args = Line::parse_from(args).args;
+        let mut out = Reader {
+            text: String::new(),
+            until: "/installment/create",
+        };
+        assert_eq!(run(&args, &mut out), 0);
+        assert!(
+            out.text.contains("/bank-callback.pem\n") && out.text.contains(url),
+            "{}",
+            out.text
+        );
+        for refused in [
+            &["--callback-url", "http://shop.example:80/cb"][..],
+            &["--callback-url", url, "--callback-algorithm", "hmac"],
+            &ed25519,
+            &["--callback-timestamp", "X-Timestamp"],
+        ] {
+            let args = ["sandbox"].iter().chain(refused);
+            assert!(Line::try_parse_from(args).is_err(), "{refused:?}");
+        }
     }
 
     #[test]

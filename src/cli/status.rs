@@ -10,7 +10,9 @@ use serde_json::json;
 
 use super::style::{Style, printable};
 use super::{OK, PROBLEM, Target, client, complain, failed, print_json};
-use crate::admin::status::{Bank, Breaker, Certificate, Journal, ListenAddress, Phase, Status};
+use crate::admin::status::{
+    Bank, Breaker, Callback, Certificate, Journal, ListenAddress, Phase, Status,
+};
 
 const DAY: u64 = 86_400;
 /// Days before its end from which a certificate is marked: banks take weeks to issue one.
@@ -104,7 +106,34 @@ impl Table<'_> {
             writeln!(self.out)?;
             self.bank(bank)?;
         }
+        for callback in &status.callbacks {
+            writeln!(self.out)?;
+            self.callback(callback)?;
+        }
         Ok(())
+    }
+
+    fn callback(&mut self, callback: &Callback) -> io::Result<()> {
+        let style = self.style;
+        let name = style.bold(&format!("callback {}", printable(&callback.name)));
+        writeln!(self.out, "{name}  {}", printable(&callback.path))?;
+        let listen = callback.listen.iter().map(|listen| match listen {
+            ListenAddress::Unix(at) | ListenAddress::Tcp(at) => printable(at),
+        });
+        self.rows("listen", listen)?;
+        let rejected = format!("{} rejected", callback.rejected);
+        let rejected = if callback.rejected > 0 {
+            style.warn(&rejected)
+        } else {
+            rejected
+        };
+        self.row(
+            "events",
+            &format!(
+                "{} accepted, {} repeated, {rejected}, {} refused",
+                callback.accepted, callback.repeated, callback.refused
+            ),
+        )
     }
 
     fn bank(&mut self, bank: &Bank) -> io::Result<()> {
@@ -277,6 +306,10 @@ bank priorbank  https://api.bank.example (mtls)
   pool         1 idle, 2 opened, 40 reused
   now          3 in flight, 0 queued
   requests     41 answered, 2 not sent, 1 unknown
+
+callback priorbank  /bank/priorbank/callback
+  listen       127.0.0.1:9181
+  events       5 accepted, 6 repeated, 7 rejected, 8 refused
 ";
         let expected = expected.replace("KEY", &"ab".repeat(32));
         assert_eq!(printed(&sample(), at(1_790_000_000 + 90_000)), expected);

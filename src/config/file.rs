@@ -2,6 +2,8 @@
 //!
 //! Unknown and doubled keys are errors. What a key means, and what an absent one stands for, is in [`super::check`].
 
+pub mod callback;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -28,11 +30,11 @@ pub struct File {
     pub hardening: Option<Hardening>,
     /// Where operations are kept.
     pub journal: Option<Journal>,
+    /// Notifications of banks: how they are verified, and where they go.
+    #[serde(default)]
+    pub callbacks: Vec<callback::Callback>,
     #[schemars(skip)]
-    #[expect(missing_docs, reason = "refused where it stands; the same below")]
-    pub callbacks: Option<Later>,
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "see callbacks")]
+    #[expect(missing_docs, reason = "refused where it stands")]
     pub audit: Option<Later>,
 }
 

@@ -3,6 +3,7 @@
 //! [`mod@file`] mirrors the YAML, [`check`] turns it into these types or into a list of mistakes ([`error`]).
 //! A layer is handed the piece it needs ([`Bank`], [`Timeouts`], …), never the whole.
 
+pub mod callback;
 pub mod check;
 pub mod error;
 pub mod file;
@@ -36,7 +37,9 @@ pub struct Config {
     pub threads: Threads,
     /// How long a shutdown may take.
     pub shutdown: Shutdown,
-    /// Where operations are kept. Always there if a route is guarded.
+    /// Notifications of banks. Names are unique.
+    pub callbacks: Vec<callback::Callback>,
+    /// Where operations and events are kept. Always there if a route is guarded or a callback is configured.
     pub journal: Option<Journal>,
 }
 

@@ -10,8 +10,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::origin::Origin;
-use crate::policy::operation::{MediaType, Pointer, StatusPattern};
+use crate::policy::operation::{MediaType, Pointer, StatusPattern, UnixMillis};
 use crate::policy::route::{Method, PathPattern};
+use crate::policy::signature::{Algorithm, parse_rfc3339};
 use crate::policy::units::{parse_duration, parse_size};
 
 /// Declares a scalar that is written as a string: its type, its parser, and what a schema says of it.
@@ -112,6 +113,28 @@ scalar!(
     RoutePath(PathPattern),
     "a path such as /installment/create or /installment/{id}",
     |text| PathPattern::parse(text).map_err(|error| error.to_string())
+);
+scalar!(
+    /// The exact path of a callback.
+    CallbackPath(String),
+    "a path such as /bank/priorbank/callback",
+    |text| match PathPattern::parse(text) {
+        Ok(_) if text.contains('{') => Err("expected an exact path, without `{id}`".to_owned()),
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+);
+scalar!(
+    /// A signature algorithm of a callback's key.
+    KeyAlgorithm(Algorithm),
+    "a signature algorithm such as rsa-pkcs1-sha256 or ed25519",
+    |text| Algorithm::parse(text).map_err(|error| error.to_string())
+);
+scalar!(
+    /// A moment, RFC 3339.
+    Moment(UnixMillis),
+    "a time such as 2027-12-31T00:00:00Z",
+    |text| parse_rfc3339(text).ok_or_else(|| "expected a time such as 2027-12-31T00:00:00Z".to_owned())
 );
 scalar!(
     /// A JSON pointer into a request's body.

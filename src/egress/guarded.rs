@@ -27,9 +27,9 @@ use crate::policy::outcome::Outcome;
 use crate::policy::problem::{Code, Problem};
 use crate::policy::route::{Connection, Route};
 
-/// How long an answer waits for the commit of its outcome. A disk that takes longer keeps nobody from the bank's answer:
-/// the row is written when the disk can, or stays `sent`.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer waits for the commit of its outcome: what PHP's own time-out must be above `timeouts.total`. A disk
+/// that takes longer keeps nobody from the bank's answer: the row is written when the disk can, or stays `sent`.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a caller is told.
 type Told = Result<PassedOn, Refusal>;
@@ -85,7 +85,11 @@ pub(super) fn asked(
         route: route.name.clone(),
         key: key.digest(bank),
         fingerprint: fingerprint(route.method.as_str(), target, body),
-        subject: subject.map(|subject| (subject.digest(bank), subject.as_str().to_owned())),
+        subject: subject.map(|subject| journal::Subject {
+            hash: subject.digest(bank),
+            pointers: subject.pointers(),
+            text: subject.text(),
+        }),
         repeat,
         uid: None,
         request_id: String::new(),
@@ -134,9 +138,11 @@ impl Guarded {
     async fn recall(&self, bank: String, key: Digest, asked: &Asked, refusal: Refusal) -> Told {
         let Ok(known) = self.journal.recall(bank, key).await else {
             // Not even that: an earlier request under the key may have been sent.
+            let detail = "the journal cannot be read now. This request was not sent; whether an earlier one under its key \
+                          was is not known here: ask again with the same key, in a moment";
             let problem = Problem {
                 outcome: Outcome::Unknown,
-                ..refusal.problem
+                ..Problem::new(Code::JournalUnavailable, detail)
             };
             return Err(Refusal { problem, ..refusal });
         };
@@ -364,6 +370,7 @@ fn unavailable(error: &JournalError) -> Refusal {
         }
         JournalError::Full => "the journal's disk is full; it is tried again when there is space",
         JournalError::Busy => "too much waits for the journal's disk; try again",
+        JournalError::Held => "another program holds the journal; try again",
         JournalError::Failed => {
             "the journal's disk failed, and the gate restarts; try again in a moment"
         }

@@ -20,6 +20,7 @@ use crate::journal::{self, Journal};
 use crate::net::accept::Accepted;
 use crate::net::body::{self, BodyError};
 use crate::net::guard::{self, Handle};
+use crate::net::ids::RequestIds;
 use crate::net::presence::Presence;
 use crate::net::respond::{self, PassedOn, Reply};
 use crate::net::serve;
@@ -31,7 +32,7 @@ use crate::policy::outcome::Outcome;
 use crate::policy::problem::{Code, Problem};
 use crate::policy::route::{self, Method, Route, Verdict as RouteVerdict};
 use guarded::Guarded;
-use record::{Counts, Record, RequestIds};
+use record::{Counts, Record};
 
 /// Everything about one bank that a reload replaces, as one piece.
 #[derive(Debug)]

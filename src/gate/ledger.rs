@@ -5,13 +5,56 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::StartError;
 use crate::admin::status;
 use crate::config::Config;
-use crate::journal::{Journal, OpenError, OpenReport, Options, Prepared};
+use crate::journal::{Dependency, Journal, OpenReport, Options, Prepared, Reader};
 use crate::net::clock::unix_millis;
+use crate::policy::operation::subject::pointers_text;
 
 /// How often what is over is looked for. Rows are kept for years: an hour more does not matter.
 const TIDY: Duration = Duration::from_secs(3_600);
+/// A configuration that open operations do not fit: under it they would keep nobody off any more.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "the journal has {} open operations ({} and on) of {what}, which this configuration does not have any more: a second \
+     refund could walk around them. Put it back, end them (`priorgate operations list --open`), then change it",
+    .dependency.operations, .dependency.first
+)]
+pub struct Misfit {
+    what: String,
+    dependency: Dependency,
+}
+
+/// Whether everything that open operations depend on is still configured.
+pub(super) fn fits(config: &Config, dependencies: &[Dependency]) -> Result<(), Misfit> {
+    for dependency in dependencies {
+        let bank = config
+            .banks
+            .iter()
+            .find(|bank| bank.name == dependency.bank);
+        let what = match (bank, &dependency.pointers) {
+            (None, _) => format!("bank `{}`", dependency.bank),
+            (Some(_), None) => continue,
+            (Some(bank), Some(pointers)) => {
+                let subjects = bank.routes.iter().filter_map(|route| route.rules.as_ref());
+                let known = subjects
+                    .map(|rules| pointers_text(rules.subject.iter()))
+                    .any(|subject| subject == *pointers);
+                if known {
+                    continue;
+                }
+                format!("subject `{pointers}` of bank `{}`", bank.name)
+            }
+        };
+        return Err(Misfit {
+            what,
+            dependency: dependency.clone(),
+        });
+    }
+    Ok(())
+}
+
 /// Works that may wait for the disk for each connection of a caller: its own, and one that it gave up.
 const WORKS_PER_CONNECTION: usize = 2;
 
@@ -31,7 +74,7 @@ pub(super) struct Facts {
 
 /// Opens the journal that the configuration names. Before any listener: a second gate on the same journal must not take
 /// the first one's sockets away.
-pub(super) fn open(config: &Config) -> Result<Option<Ledger>, OpenError> {
+pub(super) fn open(config: &Config) -> Result<Option<Ledger>, StartError> {
     let Some(journal) = &config.journal else {
         return Ok(None);
     };
@@ -49,6 +92,7 @@ pub(super) fn open(config: &Config) -> Result<Option<Ledger>, OpenError> {
         ..defaults
     };
     let (prepared, report) = Journal::open(&journal.path, options, unix_millis())?;
+    fits(config, &report.dependencies)?;
     Ok(Some(Ledger { prepared, report }))
 }
 
@@ -71,6 +115,13 @@ impl Ledger {
                 not_sent = report.not_sent,
                 unknown = report.unknown,
                 "operations that the last process left open; see `priorgate operations list --open`"
+            );
+        }
+        if report.waiting > 0 {
+            tracing::warn!(
+                journal = %path,
+                unknown = report.waiting,
+                "operations that may have reached the bank wait for a person; see `priorgate operations list --open`"
             );
         }
         if !report.ballast {
@@ -109,6 +160,14 @@ async fn tidy(journal: Journal) {
 }
 
 impl Facts {
+    /// Whether a new configuration still has what open operations depend on. What cannot be read is not known to fit.
+    pub(super) fn fits(&self, config: &Config) -> Result<(), String> {
+        let read = Reader::open(self.journal.path())
+            .map_err(|error| error.to_string())
+            .and_then(|reader| reader.dependencies().map_err(|error| error.to_string()));
+        fits(config, &read?).map_err(|misfit| misfit.to_string())
+    }
+
     /// For the status document.
     pub(super) fn status(&self) -> status::Journal {
         let counts = self.journal.counts();

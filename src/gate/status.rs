@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::ingress::CallbackGate;
 use super::ledger::Facts;
 use super::{BankGate, Gate};
+use crate::admin::status;
 use crate::admin::status::{
     AdminListeners, Bank, Breaker, Certificate, LastReload, ListenAddress, Phase, Pool, Requests,
     Status, Timestamp, Transport,
@@ -59,6 +61,7 @@ pub struct View {
     admin: AdminListeners,
     life: Arc<Life>,
     ledger: Option<Facts>,
+    callbacks: Vec<CallbackGate>,
 }
 
 impl Life {
@@ -148,6 +151,7 @@ impl View {
             admin,
             life: Arc::clone(&gate.life),
             ledger: gate.ledger.clone(),
+            callbacks: gate.callbacks.clone(),
         }
     }
 
@@ -172,6 +176,7 @@ impl View {
             confinement: CONFINEMENT.to_owned(),
             warnings,
             banks: self.banks.iter().map(BankView::status).collect(),
+            callbacks: self.callbacks.iter().map(callback).collect(),
             journal: self.ledger.as_ref().map(Facts::status),
             admin: self.admin.clone(),
             log_dropped: (self.life.log_dropped)(),
@@ -226,6 +231,19 @@ impl BankView {
     }
 }
 
+fn callback(callback: &CallbackGate) -> status::Callback {
+    use std::sync::atomic::Ordering::Relaxed;
+    status::Callback {
+        name: callback.name.to_string(),
+        path: callback.path.clone(),
+        listen: callback.listen.iter().map(listen_address).collect(),
+        accepted: callback.counts.accepted.load(Relaxed),
+        repeated: callback.counts.repeated.load(Relaxed),
+        rejected: callback.counts.rejected.load(Relaxed),
+        refused: callback.counts.refused.load(Relaxed),
+    }
+}
+
 /// A client certificate that has ended or ends soon. It is used all the same: the clock may be wrong, and only the bank
 /// decides what it takes.
 pub(super) fn expiry_warning(egress: &Egress) -> Option<String> {
@@ -260,6 +278,12 @@ fn listen_address(served: &Served) -> ListenAddress {
 fn warnings(config: &config::Config) -> Vec<String> {
     let mut found =
         vec!["the private key lies in the process that speaks to the network".to_owned()];
+    found.extend(
+        config
+            .callbacks
+            .iter()
+            .flat_map(config::callback::Callback::advice),
+    );
     for bank in &config.banks {
         let name = &bank.name;
         if matches!(bank.transport, config::Transport::PlaintextLoopback) {

@@ -121,6 +121,9 @@ pub enum JournalError {
     /// The disk has no space for a new operation.
     #[error("the journal's disk is full")]
     Full,
+    /// Another program holds the file's lock.
+    #[error("another program holds the journal")]
+    Held,
     /// A mistake of ours.
     #[error("the journal refused a statement of ours: {0}")]
     Internal(String),

@@ -1,7 +1,7 @@
 //! Places at which a test build stops or dies. Without the cargo feature `failpoints` they are nothing at all.
 //!
 //! `PRIORGATE_FAILPOINT=<place>[@<n>]:<action>` arms one place, for its n-th passing (the first, without a number).
-//! Places are `<work>.before_commit` and `<work>.after_commit` for each of [`WORKS`]. Actions: `kill` (SIGKILL),
+//! Places are `<work>.before_commit` and `<work>.after_commit` for each of [`WORKS`]. Actions: `kill` (SIGKILL), `panic`,
 //! `pause:<ms>`, `pause-file:<path>` (until that file exists, or half a minute).
 
 /// The works whose commits are places.
@@ -72,6 +72,7 @@ mod armed {
                 let _ = kill_process(getpid(), Signal::KILL);
                 sleep(Duration::from_secs(60));
             }
+            None if armed.action == "panic" => panic!("asked for at {place}"),
             Some(("pause", millis)) => {
                 sleep(Duration::from_millis(millis.parse().unwrap_or(0)));
             }

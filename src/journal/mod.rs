@@ -62,14 +62,25 @@ pub struct Request {
     pub key: Digest,
     /// Of method, path, query and body.
     pub fingerprint: Digest,
-    /// What it is about: what stands in for it, and its text for operators.
-    pub subject: Option<(Digest, String)>,
+    /// What it is about.
+    pub subject: Option<Subject>,
     /// Whether the same request may be done again.
     pub repeat: Repeat,
     /// The caller.
     pub uid: Option<u32>,
     /// For the log.
     pub request_id: String,
+}
+
+/// What an operation is about.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Stands in for it.
+    pub hash: Digest,
+    /// Where in the body it was found: what the configuration said then.
+    pub pointers: String,
+    /// For operators.
+    pub text: String,
 }
 
 /// A whole answer of the bank, as it is replayed.
@@ -96,6 +107,20 @@ pub struct Person {
     pub reason: String,
 }
 
+/// What open operations need of the configuration: with another name of the bank, or another subject, they would keep
+/// nobody off any more.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Dependency {
+    /// The bank's name.
+    pub bank: String,
+    /// The pointers of their subject, as [`Subject::pointers`] has them.
+    pub pointers: Option<String>,
+    /// How many operations.
+    pub operations: u64,
+    /// The oldest of them.
+    pub first: String,
+}
+
 /// Numbers for the status.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -118,7 +143,7 @@ pub struct Counts {
 /// Recalls at a time: they share the blocking threads with the handshakes.
 const RECALLS: usize = 2;
 /// How long a recall may take, waiting included.
-const RECALL: Duration = Duration::from_secs(2);
+const RECALL: Duration = Duration::from_secs(1);
 
 type Afterthoughts = Arc<Mutex<Vec<Afterthought>>>;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::Dependency;
 use super::ballast::Ballast;
 use super::error::{Fault, OpenError, fault};
 use super::operations::{self, Restarted};
@@ -54,6 +55,10 @@ pub struct OpenReport {
     pub unknown: u64,
     /// The file system, where it forgets.
     pub volatile: Option<&'static str>,
+    /// What open operations need of the configuration.
+    pub dependencies: Vec<Dependency>,
+    /// Operations that wait for a person, those of [`Self::unknown`] included.
+    pub waiting: u64,
     /// Whether the disk had room for the ballast.
     pub ballast: bool,
 }
@@ -106,6 +111,11 @@ pub(super) fn open(
         created,
         not_sent: restarted.not_sent,
         unknown: restarted.unknown,
+        dependencies: operations::dependencies(&connection)
+            .map_err(sqlite(path, "cannot read what is open"))?,
+        waiting: operations::holding(&connection)
+            .map_err(sqlite(path, "cannot count what waits"))?
+            .unknown,
         volatile,
         ballast: ballast.is_held(),
     };
@@ -230,9 +240,14 @@ fn check(path: &Path, connection: &Connection) -> Result<(), OpenError> {
 }
 
 /// Copies the WAL into the database. `false` if a reader kept some of it.
+///
+/// Never waits for a reader: requests would wait with it. What a reader keeps is copied the next time.
 pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<bool> {
+    connection.busy_timeout(Duration::ZERO)?;
     let sql = format!("PRAGMA wal_checkpoint({mode})");
-    connection.query_row(&sql, [], |row| row.get::<_, i64>(0).map(|busy| busy == 0))
+    let done = connection.query_row(&sql, [], |row| row.get::<_, i64>(0).map(|busy| busy == 0));
+    connection.busy_timeout(BUSY)?;
+    done
 }
 
 fn sqlite(path: &Path, what: &'static str) -> impl FnOnce(rusqlite::Error) -> OpenError {

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, named_pa
 
 use super::codec::{answer, header_lines};
 use super::error::JournalError;
-use super::{Request, StoredAnswer, inbox};
+use super::{Dependency, Request, StoredAnswer, inbox};
 use crate::policy::operation::decide::DUPLICATE_WITHIN;
 use crate::policy::operation::{
     Asked, Decision, Digest, Event, Known, OperationId, Situation, Standing, State, UnixMillis,
@@ -18,6 +18,20 @@ pub(super) enum Afterthought {
     Settle(Ending),
     /// An answer was handed to a caller.
     Delivered(OperationId),
+}
+
+impl Afterthought {
+    /// That an attempt ended, and no more. `None` if this says so already, or says nothing of an attempt.
+    pub(super) fn ended(self) -> Option<Self> {
+        match self {
+            Self::Settle(ending) if ending.event != Event::Restart => Some(Self::Settle(Ending {
+                event: Event::Restart,
+                answer: None,
+                ..ending
+            })),
+            Self::Settle(_) | Self::Delivered(_) => None,
+        }
+    }
 }
 
 /// How an attempt ended.
@@ -95,12 +109,12 @@ pub(super) fn reserve(
     let subject = request.subject.as_ref();
     let holder = match subject {
         None => None,
-        Some((hash, _)) => connection
+        Some(subject) => connection
             .prepare_cached(&format!(
                 "SELECT {KNOWN} FROM operation WHERE bank = ?1 AND subject_hash = ?2 AND subject_hash IS NOT NULL
                  AND holds = 1 AND row <> ?3"
             ))?
-            .query_row((&request.bank, hash, own_row), found)
+            .query_row((&request.bank, subject.hash, own_row), found)
             .optional()?,
     };
     let twin = connection
@@ -161,24 +175,31 @@ fn take(
     process: &str,
     now: UnixMillis,
 ) -> rusqlite::Result<Reserved> {
-    let (hash, subject) = match &request.subject {
-        Some((hash, text)) => (Some(hash), Some(text)),
-        None => (None, None),
+    let subject = request.subject.as_ref();
+    let hash = subject.map(|subject| subject.hash);
+    let pointers = subject.map(|subject| &subject.pointers);
+    let text = subject.map(|subject| &subject.text);
+    // `decide` has said that it may; the table of steps has the last word.
+    let next = own.as_ref().map_or(Some(Standing::NEW), |own| {
+        own.known.standing.after(Event::Reserve)
+    });
+    let Some(next) = next else {
+        return Err(rusqlite::Error::InvalidQuery);
     };
-    let holds = Standing::NEW.holds();
+    let holds = next.holds();
     let (row, attempt, id) = match own {
         None => {
             connection
                 .prepare_cached(
-                    "INSERT INTO operation (id, bank, route, key_hash, fingerprint, subject_hash, subject, state, listening,
-                     delivered, holds, attempt, process, reserved_at, uid, request_id)
-                     VALUES (:id, :bank, :route, :key, :fingerprint, :hash, :subject, :state, 0, 0, :holds, 1, :process,
+                    "INSERT INTO operation (id, bank, route, key_hash, fingerprint, subject_hash, subject_pointers, subject, state,
+                     listening, delivered, holds, attempt, process, reserved_at, uid, request_id)
+                     VALUES (:id, :bank, :route, :key, :fingerprint, :hash, :pointers, :subject, :state, 0, 0, :holds, 1, :process,
                      :now, :uid, :request_id)",
                 )?
                 .execute(named_params! {
                     ":id": fresh.to_string(), ":bank": request.bank, ":route": request.route, ":key": request.key,
-                    ":fingerprint": request.fingerprint, ":hash": hash, ":subject": subject,
-                    ":state": Standing::NEW.state, ":holds": holds, ":process": process, ":now": now.0,
+                    ":fingerprint": request.fingerprint, ":hash": hash, ":pointers": pointers,
+                    ":subject": text, ":state": next.state, ":holds": holds, ":process": process, ":now": now.0,
                     ":uid": request.uid, ":request_id": request.request_id,
                 })?;
             (connection.last_insert_rowid(), 1, fresh)
@@ -187,13 +208,15 @@ fn take(
             let attempt = own.attempt.saturating_add(1);
             connection
                 .prepare_cached(
-                    "UPDATE operation SET route = :route, subject_hash = :hash, subject = :subject, state = :state,
+                    "UPDATE operation SET route = :route, subject_hash = :hash, subject_pointers = :pointers,
+                     subject = :subject, state = :state,
                      listening = 0, delivered = 0, holds = :holds, attempt = :attempt, process = :process,
                      reserved_at = :now, sent_at = NULL, ended_at = NULL, code = NULL, status = NULL, uid = :uid,
                      request_id = :request_id WHERE row = :row",
                 )?
                 .execute(named_params! {
-                    ":route": request.route, ":hash": hash, ":subject": subject, ":state": Standing::NEW.state,
+                    ":route": request.route, ":hash": hash, ":pointers": pointers, ":subject": text,
+                    ":state": next.state,
                     ":holds": holds, ":attempt": attempt, ":process": process, ":now": now.0, ":uid": request.uid,
                     ":request_id": request.request_id, ":row": own.row,
                 })?;
@@ -268,8 +291,10 @@ pub(super) fn store(
     let status = answer.map(|answer| answer.status.as_u16());
     let changed = connection
         .prepare_cached(
-            "UPDATE operation SET state = ?1, listening = ?2, delivered = ?3, holds = ?4, ended_at = ?5,
-             code = ?6, status = ?7 WHERE row = ?8",
+            // What is done and about nothing keeps nobody off.
+            "UPDATE operation SET state = ?1, listening = ?2, delivered = ?3,
+             holds = ?4 AND (subject_hash IS NOT NULL OR ?1 <> 'done'), ended_at = ?5, code = ?6, status = ?7
+             WHERE row = ?8",
         )?
         .execute((
             next.state,
@@ -388,6 +413,24 @@ pub(super) fn holding(connection: &Connection) -> rusqlite::Result<Holding> {
         }
     }
     Ok(holding)
+}
+
+/// What open operations depend on: which banks, and by which pointers their subjects were found.
+pub(super) fn dependencies(connection: &Connection) -> rusqlite::Result<Vec<Dependency>> {
+    connection
+        .prepare_cached(
+            "SELECT bank, subject_pointers, count(*), min(id) FROM operation WHERE holds = 1
+             GROUP BY bank, subject_pointers",
+        )?
+        .query_map([], |row| {
+            Ok(Dependency {
+                bank: row.get(0)?,
+                pointers: row.get(1)?,
+                operations: row.get::<_, i64>(2)?.unsigned_abs(),
+                first: row.get(3)?,
+            })
+        })?
+        .collect()
 }
 
 /// Forgets what ended before `before`: at most `limit` of it. Nothing that holds its subject is ever forgotten.

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::error::{OpenError, StoreError};
 use super::schema::{self, Found};
-use super::{StoredAnswer, codec, operations, place};
+use super::{Dependency, StoredAnswer, codec, operations, place};
 use crate::policy::operation::{Digest, Known, OperationId, State};
 
 pub use events::{EventFilter, EventRow, EventState, ShownEvent};
@@ -241,6 +241,14 @@ impl Reader {
         let mut statement = self.connection.prepare(&sql)?;
         let rows = statement.query_map(params_from_iter(values), |row| operation(row, depth))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// What open operations need of the configuration.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn dependencies(&self) -> Result<Vec<Dependency>, StoreError> {
+        Ok(operations::dependencies(&self.connection)?)
     }
 
     /// The operation under a key, and its answer if one is kept.

@@ -27,6 +27,7 @@ CREATE TABLE operation (
     key_hash BLOB NOT NULL CHECK (length(key_hash) = 32),
     fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
     subject_hash BLOB CHECK (length(subject_hash) = 32),
+    subject_pointers TEXT,
     subject TEXT,
     state TEXT NOT NULL CHECK (state IN ('reserved', 'sent', 'done', 'refused', 'not_sent', 'unknown')),
     listening INTEGER NOT NULL CHECK (listening IN (0, 1)),

@@ -12,6 +12,7 @@ use super::*;
 use crate::policy::operation::{Ending as AnswerEnding, Refusal, Standing};
 
 mod files;
+mod others;
 
 pub(super) const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
 const OPTIONS: Options = Options {
@@ -61,8 +62,11 @@ fn request(key: u8, request: u8, subject: Option<u8>) -> Request {
         route: "refund".to_owned(),
         key: Digest([key; 32]),
         fingerprint: Digest([request; 32]),
-        subject: subject
-            .map(|subject| (Digest([subject; 32]), format!("/session_id=\"{subject}\""))),
+        subject: subject.map(|subject| Subject {
+            hash: Digest([subject; 32]),
+            pointers: "/session_id".to_owned(),
+            text: format!("/session_id=\"{subject}\""),
+        }),
         repeat: Repeat::Mistaken,
         uid: Some(33),
         request_id: format!("r-{key}"),

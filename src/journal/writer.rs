@@ -242,8 +242,15 @@ impl Writer {
                 }
             }
             Fault::Held => {
+                tracing::error!(
+                    "another program holds the journal: nothing can be written until it lets go"
+                );
                 self.keep(before);
-                refuse(batch, &JournalError::Busy);
+                for mut task in batch {
+                    let later = task.afterthought();
+                    self.keep(later);
+                    task.answer(Err(JournalError::Held));
+                }
             }
             Fault::Statement => self.apart(batch, before, &error),
             Fault::Broken => {
@@ -257,11 +264,19 @@ impl Writer {
     fn apart(&mut self, mut batch: Batch, mut before: Vec<Afterthought>, error: &rusqlite::Error) {
         if batch.len() + before.len() <= 1 {
             tracing::error!(%error, "the journal refused a statement of ours");
-            refuse(batch, &JournalError::Internal(error.to_string()));
+            for mut task in batch {
+                // What it wanted to say cannot be said; that it ended can.
+                let ended = task.afterthought().and_then(Afterthought::ended);
+                self.keep(ended);
+                task.answer(Err(JournalError::Internal(error.to_string())));
+            }
             return;
         }
         for afterthought in before.drain(..) {
-            self.attempt(VecDeque::new(), vec![afterthought]);
+            // After a failure nothing is written any more.
+            if !self.is_failed() {
+                self.attempt(VecDeque::new(), vec![afterthought]);
+            }
         }
         while let Some(task) = batch.pop_front() {
             if self.is_failed() {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, recv, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -115,8 +115,13 @@ impl Probe {
     }
 
     /// Makes every later write fail, for ever. Then [`Probe::written`] is final.
+    ///
+    /// And what the kernel still holds dies with the socket: a request whose outcome was told as unknown must not arrive
+    /// minutes later, when the network is mended and somebody has resolved it.
     pub fn poison(&self) {
         self.shared.poisoned.store(true, Ordering::SeqCst);
+        // A socket that knows no such option has nothing to hold.
+        let _ = sockopt::set_socket_linger(&self.shared.socket, Some(Duration::ZERO));
     }
 
     /// The next byte is the first of a request that was committed as sent at this moment: it is written within a second
@@ -232,8 +237,28 @@ mod tests {
         assert_eq!(probe.written(), 0);
         drop((meter, probe));
         let mut got = Vec::new();
-        server.read_to_end(&mut got).await.unwrap();
+        let reset = server.read_to_end(&mut got).await.unwrap_err();
+        assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
         assert!(got.is_empty());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_the_kernel_still_holds_dies_with_a_poisoned_socket() {
+        let (mut meter, probe, mut server) = pair().await;
+        // More than both sockets' buffers take: the rest waits in ours.
+        let block = [7_u8; 64 << 10];
+        let mut written = 0;
+        while let Ok(Ok(n)) =
+            tokio::time::timeout(Duration::from_millis(50), meter.write(&block)).await
+        {
+            written += n;
+        }
+        probe.poison();
+        drop((meter, probe));
+        let mut got = Vec::new();
+        let reset = server.read_to_end(&mut got).await.unwrap_err();
+        assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+        assert!(got.len() < written, "{} of {written} arrived", got.len());
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -5,6 +5,7 @@ pub mod body;
 pub mod clock;
 pub mod exchange;
 pub mod guard;
+pub mod ids;
 pub mod listen;
 pub mod meter;
 pub mod presence;

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::net::{RecvFlags, recv};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A second descriptor of a caller's socket, to look at it beside the connection that serves it.
 #[derive(Debug)]
@@ -22,11 +22,12 @@ impl Presence {
     /// counts as gone as well: the two look the same, and holding an answer for one that got it is the lesser harm.
     #[must_use]
     pub fn is_there(&self) -> bool {
-        let mut byte = [0_u8; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        match recv(&self.0, &mut byte[..], flags) {
-            Ok((_, read)) => read > 0,
-            Err(error) => error == rustix::io::Errno::AGAIN,
+        // Asked for the end alone: bytes that nobody has read yet say nothing about who sent them.
+        let mut ends = [PollFd::new(&self.0, PollFlags::RDHUP)];
+        let now = Timespec::default();
+        match poll(&mut ends, Some(&now)) {
+            Ok(_) => ends.iter().all(|end| end.revents().is_empty()),
+            Err(_) => false,
         }
     }
 }
@@ -47,6 +48,7 @@ mod tests {
         theirs.write_all(b"next request").unwrap();
         assert!(presence.is_there());
         drop(theirs);
+        assert!(!presence.is_there(), "whatever it has left unread");
         let (ours, theirs) = UnixStream::pair().unwrap();
         let presence = Presence::of(&ours).unwrap();
         drop(theirs);

@@ -117,8 +117,6 @@ pub fn is_acknowledged(secrets: &[WebhookSecret], id: &str, timestamp: i64, valu
 
 #[cfg(test)]
 mod tests {
-    use standardwebhooks::Webhook;
-
     use super::*;
 
     const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -139,26 +137,6 @@ mod tests {
         assert_ne!(id("e1", 1), id("e2", 1));
         let named = id("e1", 1);
         assert_eq!(named.strip_prefix("priorbank_").unwrap().len(), 32);
-    }
-
-    #[test]
-    fn what_we_sign_the_public_library_verifies_with_either_secret() {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap()
-            .as_secs()
-            .cast_signed();
-        let body = br#"{"status":"APPROVED"}"#;
-        let signature = sign(&secrets(&[OLD, NEW]), "priorbank_1a2b", now, body);
-        let mut headers = http::HeaderMap::new();
-        headers.insert("webhook-id", "priorbank_1a2b".parse().unwrap());
-        headers.insert("webhook-timestamp", now.to_string().parse().unwrap());
-        headers.insert("webhook-signature", signature.parse().unwrap());
-        for secret in [OLD, NEW] {
-            let webhook = Webhook::new(secret).unwrap();
-            assert!(webhook.verify(body, &headers).is_ok());
-            assert!(webhook.verify(b"{}", &headers).is_err());
-        }
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Operation {
                 };
                 state.ledger.create(&id, new).map_err(refused)?;
                 if bank.auto_approve {
-                    let decided = state.ledger.decide(&id, SessionStatus::Approved);
+                    let decided = state.decide(&id, SessionStatus::Approved);
                     decided.map_err(refused)?;
                 }
                 let created = Created {
@@ -134,7 +134,7 @@ impl Operation {
                     amount: refund.amount,
                     reason: refund.reason,
                 };
-                let refunded = state.ledger.refund(&refund.session_id, record);
+                let refunded = state.refund(&refund.session_id, record);
                 refunded.map_err(refused)?;
                 Ok(Answer::json(200, &json!({"refund_id": refund_id})))
             }

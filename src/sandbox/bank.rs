@@ -13,8 +13,9 @@ use rustls::crypto::SecureRandom;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use super::callbacks::{CallbackError, CallbackEvent, CallbackOrder, Callbacks};
 use super::faults::Faults;
-use super::ledger::{Client, Ledger};
+use super::ledger::{Client, Ledger, LedgerError, Refund, Session, SessionStatus};
 
 /// Older lines than this many are forgotten.
 const MAX_LOG: usize = 10_000;
@@ -25,6 +26,8 @@ const FOLLOW: usize = 1_024;
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogEvent {
+    /// A callback was attempted.
+    Callback,
     /// A TLS handshake failed: no certificate, a foreign one, or no TLS.
     HandshakeRefused,
     /// What came was no acceptable HTTP request.
@@ -44,9 +47,10 @@ pub struct LogEntry {
     pub at_ms: u64,
     /// What happened.
     pub event: LogEvent,
-    /// The method and path, or, where there was no request, the reason.
+    /// The method and path, or, where there was no request, the reason. Of a callback: what was
+    /// sent where, and why it had no answer.
     pub line: String,
-    /// The status of the answer, whether or not a fault let it arrive.
+    /// The status of the answer, whether or not a fault let it arrive; of a callback, the shop's.
     pub status: Option<u16>,
     /// The fault that was played.
     pub fault: Option<String>,
@@ -59,6 +63,7 @@ impl fmt::Display for LogEntry {
         let at = Duration::from_millis(self.at_ms).as_secs_f64();
         write!(f, "{at:>8.3}s  ")?;
         match self.event {
+            LogEvent::Callback => write!(f, "callback {}", self.line)?,
             LogEvent::HandshakeRefused => write!(f, "handshake refused: {}", self.line)?,
             LogEvent::Malformed => write!(f, "malformed request: {}", self.line)?,
             LogEvent::Request => f.write_str(&self.line)?,
@@ -81,6 +86,8 @@ impl fmt::Display for LogEntry {
 pub(super) struct State {
     pub(super) ledger: Ledger,
     pub(super) faults: Faults,
+    /// Absent when the bank was started without.
+    pub(super) callbacks: Option<Callbacks>,
     log: VecDeque<LogEntry>,
     logged: u64,
 }
@@ -89,6 +96,34 @@ impl State {
     /// The log, oldest line first.
     pub(super) fn log(&self) -> impl Iterator<Item = &LogEntry> {
         self.log.iter()
+    }
+
+    /// The customer's or the bank's decision; the shop is told when it changes anything.
+    pub(super) fn decide(&mut self, id: &str, to: SessionStatus) -> Result<&Session, LedgerError> {
+        let before = self.ledger.session(id)?.status;
+        let session = self.ledger.decide(id, to)?;
+        if let Some(callbacks) = self.callbacks.as_mut().filter(|_| before != to) {
+            callbacks.tell(session, None);
+        }
+        Ok(session)
+    }
+
+    /// Gives money back and tells the shop.
+    pub(super) fn refund(&mut self, id: &str, refund: Refund) -> Result<&Session, LedgerError> {
+        let session = self.ledger.refund(id, refund)?;
+        if let Some(callbacks) = &mut self.callbacks {
+            callbacks.tell(session, session.refunds.last());
+        }
+        Ok(session)
+    }
+
+    /// Sends a callback by hand.
+    pub(super) fn send_callback(
+        &mut self,
+        order: CallbackOrder,
+    ) -> Result<CallbackEvent, CallbackError> {
+        let callbacks = self.callbacks.as_mut().ok_or(CallbackError::Off)?;
+        callbacks.send(order, &self.ledger)
     }
 }
 
@@ -109,11 +144,13 @@ impl Bank {
         random: &'static dyn SecureRandom,
         auto_approve: bool,
         pay_url: String,
+        callbacks: Option<Callbacks>,
     ) -> Self {
         Self {
             state: Mutex::new(State {
                 ledger: Ledger::default(),
                 faults: Faults::default(),
+                callbacks,
                 log: VecDeque::new(),
                 logged: 0,
             }),
@@ -178,7 +215,7 @@ mod tests {
 
     fn bank() -> Bank {
         let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
-        Bank::new(random, true, String::new())
+        Bank::new(random, true, String::new(), None)
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The sandbox's control API: plain HTTP on loopback, for tests and for people with `curl`.
 //!
-//! Owns the second listener's routes: the state, the log, the faults, a session's status, and the
-//! page where `payment_url` leads. It changes the ledger through the ledger's own rules. Knows
+//! Owns the second listener's routes: the state, the log, the faults, a session's status, the
+//! callbacks and their faults, and the page where `payment_url` leads. It changes the ledger through the ledger's own rules. Knows
 //! nothing of TLS.
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use super::BANNER;
 use super::api;
 use super::bank::{Bank, State};
+use super::callbacks::{CallbackError, Callbacks};
 use super::faults::{Armed, FaultError, Route};
 use super::ledger::SessionStatus;
 use super::wire::{Answer, ReadError, Request, Wire};
@@ -61,12 +62,15 @@ fn answer(bank: &Bank, request: &Request) -> Answer {
             Ok(Answer::json(200, &armed(&state)))
         }),
         ("POST", ["control", "sessions", id, "status"]) => body(request, |order: StatusOrder| {
-            let session = state
-                .ledger
-                .decide(id, order.status)
-                .map_err(api::refused)?;
+            let session = state.decide(id, order.status).map_err(api::refused)?;
             Ok(Answer::json(200, &api::status(session)))
         }),
+        (_, ["control", "callbacks", ..]) if state.callbacks.is_none() => {
+            callback_refused(CallbackError::Off)
+        }
+        (method, ["control", "callbacks", rest @ ..]) => {
+            callbacks(&mut state, request, method, rest)
+        }
         ("GET", ["pay", id]) => match state.ledger.session(id) {
             Ok(session) => {
                 let (amount, currency) = (session.amount, &session.currency);
@@ -81,7 +85,66 @@ fn answer(bank: &Bank, request: &Request) -> Answer {
 }
 
 const ROUTES: &str = "GET /control/state, GET /control/log, GET|POST|DELETE /control/faults, \
-                      POST /control/sessions/{id}/status, GET /pay/{id}";
+                      POST /control/sessions/{id}/status, GET|POST /control/callbacks, \
+                      GET|POST|DELETE /control/callbacks/faults, GET /pay/{id}";
+
+/// What is below `/control/callbacks`.
+fn callbacks(state: &mut State, request: &Request, method: &str, rest: &[&str]) -> Answer {
+    if let ("POST", []) = (method, rest) {
+        return body(request, |order| {
+            let event = state.send_callback(order).map_err(callback_refused)?;
+            Ok(Answer::json(202, &event))
+        });
+    }
+    let Some(callbacks) = &mut state.callbacks else {
+        return callback_refused(CallbackError::Off);
+    };
+    match (method, rest) {
+        ("GET", []) => {
+            let (events, dropped) = (callbacks.events(), callbacks.dropped());
+            Answer::json(200, &json!({"events": events, "dropped": dropped}))
+        }
+        ("GET", ["faults"]) => Answer::json(200, &armed_callbacks(callbacks)),
+        ("DELETE", ["faults"]) => {
+            callbacks.disarm();
+            Answer::json(200, &armed_callbacks(callbacks))
+        }
+        ("POST", ["faults"]) => body(request, |order: CallbackFaultOrder| {
+            let fault = order.fault.parse().map_err(callback_refused)?;
+            let armed = callbacks.arm(fault, order.times.unwrap_or(1));
+            armed.map_err(callback_refused)?;
+            Ok(Answer::json(200, &armed_callbacks(callbacks)))
+        }),
+        _ => Answer::error(404, "route", ROUTES),
+    }
+}
+
+fn callback_refused(error: CallbackError) -> Answer {
+    let (status, code) = match error {
+        CallbackError::Fault | CallbackError::Times | CallbackError::Timestamp => (400, "fault"),
+        CallbackError::Text | CallbackError::Header => (400, "body"),
+        CallbackError::Held => (409, "held"),
+        CallbackError::Off => (409, "callbacks_off"),
+        CallbackError::Full => (503, "sandbox_full"),
+        CallbackError::Key(_) => (500, "random"),
+    };
+    Answer::error(status, code, &error.to_string())
+}
+
+fn armed_callbacks(callbacks: &Callbacks) -> serde_json::Value {
+    let armed = callbacks.armed().map(|(fault, times)| {
+        let fault = fault.to_string();
+        json!({"fault": fault, "times": times})
+    });
+    json!({"armed": armed.collect::<Vec<_>>()})
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallbackFaultOrder {
+    fault: String,
+    times: Option<u32>,
+}
 
 /// Refuses web pages: a name that points here (DNS rebinding), or a script of another site.
 fn from_here(request: &Request) -> Result<(), Answer> {

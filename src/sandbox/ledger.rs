@@ -30,6 +30,20 @@ pub enum SessionStatus {
     Refunded,
 }
 
+impl SessionStatus {
+    /// The word that the bank uses for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Approved => "APPROVED",
+            Self::Rejected => "REJECTED",
+            Self::Cancelled => "CANCELLED",
+            Self::Refunded => "REFUNDED",
+        }
+    }
+}
+
 /// One refund that was carried out.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Refund {

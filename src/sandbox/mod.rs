@@ -6,11 +6,13 @@
 //! of this crate it knows only `policy::units`.
 //!
 //! Reading order: [`Sandbox`] here, then `serve` (a connection), `api` (a request), `ledger` (the
-//! money), `faults` (the misbehaviour), `control` (the remote control). Tasks: one accept loop per
-//! listener, one task per connection; all of them end when the [`Sandbox`] is dropped.
+//! money), `faults` (the misbehaviour), `callbacks` (what the bank tells by itself), `control` (the
+//! remote control). Tasks: one accept loop per listener, one task per connection, one that watches
+//! the queue of callbacks and one per attempt; all of them end when the [`Sandbox`] is dropped.
 
 mod api;
 mod bank;
+mod callbacks;
 mod control;
 mod faults;
 mod ledger;
@@ -26,14 +28,19 @@ mod tests;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinHandle;
 
 use self::bank::Bank;
 pub use self::bank::{LogEntry, LogEvent};
+use self::callbacks::Callbacks;
+pub use self::callbacks::{
+    AlgorithmError, CallbackAlgorithm, CallbackError, CallbackEvent, CallbackFault,
+    CallbackOptions, CallbackOrder, CallbackState, CallbackUrl, KeyError, UrlError,
+};
 pub use self::faults::{Armed, Fault, FaultError, Route};
 pub use self::ledger::{
     Client, ClientCounts, LedgerError, OrderCounts, Refund, Session, SessionStatus, Snapshot,
@@ -60,6 +67,8 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// A new session is approved at once, instead of waiting for a decision.
     pub auto_approve: bool,
+    /// How to send callbacks; `None` sends none and makes no key for them.
+    pub callbacks: Option<CallbackOptions>,
 }
 
 impl Default for Options {
@@ -70,6 +79,7 @@ impl Default for Options {
             control_addr: any,
             dir: None,
             auto_approve: true,
+            callbacks: None,
         }
     }
 }
@@ -81,7 +91,8 @@ pub struct Sandbox {
     control_addr: SocketAddr,
     pki: Pki,
     files: Option<PkiFiles>,
-    tasks: [JoinHandle<()>; 2],
+    callback_key_file: Option<PathBuf>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Sandbox {
@@ -102,26 +113,42 @@ impl Sandbox {
         let tls = serve::tls(&pki)?;
         let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
         let pay_url = format!("http://{control_addr}/pay/");
-        let bank = Arc::new(Bank::new(random, options.auto_approve, pay_url));
+        let wake = Arc::new(Notify::new());
+        let callbacks = options
+            .callbacks
+            .map(|options| Callbacks::new(options, Arc::clone(&wake)))
+            .transpose()
+            .map_err(io::Error::other)?;
+        let callback_key_file = match (dir, &callbacks) {
+            (Some(dir), Some(callbacks)) => Some(write_callback_key(dir, callbacks.key_pem())?),
+            _ => None,
+        };
+        let sends = callbacks.is_some();
+        let bank = Arc::new(Bank::new(random, options.auto_approve, pay_url, callbacks));
+        let mut tasks = Vec::new();
         let shared = Arc::clone(&bank);
-        let bank_task = tokio::spawn(listen::serve(
+        tasks.push(tokio::spawn(listen::serve(
             bank_listener,
             BANK_CONNECTIONS,
             move |stream| serve::connection(stream, tls.clone(), Arc::clone(&shared)),
-        ));
+        )));
         let shared = Arc::clone(&bank);
-        let control_task = tokio::spawn(listen::serve(
+        tasks.push(tokio::spawn(listen::serve(
             control_listener,
             CONTROL_CONNECTIONS,
             move |stream| control::connection(stream, Arc::clone(&shared)),
-        ));
+        )));
+        if sends {
+            tasks.push(tokio::spawn(callbacks::run(Arc::clone(&bank), wake)));
+        }
         Ok(Self {
             bank,
             bank_addr,
             control_addr,
             pki,
             files,
-            tasks: [bank_task, control_task],
+            callback_key_file,
+            tasks,
         })
     }
 
@@ -192,9 +219,82 @@ impl Sandbox {
     /// # Errors
     /// An unknown session, or a change that the ledger does not allow.
     pub fn decide(&self, session_id: &str, status: SessionStatus) -> Result<(), LedgerError> {
-        let mut state = self.bank.lock();
-        state.ledger.decide(session_id, status).map(|_| ())
+        self.bank.lock().decide(session_id, status).map(|_| ())
     }
+
+    /// The callbacks so far (the last 20,000), oldest first; none without [`Options::callbacks`].
+    #[must_use]
+    pub fn callbacks(&self) -> Vec<CallbackEvent> {
+        let state = self.bank.lock();
+        state
+            .callbacks
+            .as_ref()
+            .map_or_else(Vec::new, Callbacks::events)
+    }
+
+    /// The public key that callbacks are verified by, as `SubjectPublicKeyInfo` in PEM.
+    #[must_use]
+    pub fn callback_key_pem(&self) -> Option<String> {
+        let state = self.bank.lock();
+        let callbacks = state.callbacks.as_ref()?;
+        Some(callbacks.key_pem().to_owned())
+    }
+
+    /// The public key of the fault `wrong-key`: what a shop would have to add after a rotation that
+    /// it was not told of.
+    #[must_use]
+    pub fn callback_wrong_key_pem(&self) -> Option<String> {
+        let state = self.bank.lock();
+        let callbacks = state.callbacks.as_ref()?;
+        Some(callbacks.wrong_key_pem().to_owned())
+    }
+
+    /// `bank-callback.pem`, where a directory was given and callbacks are sent.
+    #[must_use]
+    pub fn callback_key_file(&self) -> Option<&Path> {
+        self.callback_key_file.as_deref()
+    }
+
+    /// Sends callbacks elsewhere from the next attempt on: a shop that came up at another port.
+    ///
+    /// # Errors
+    /// [`CallbackError::Off`] without [`Options::callbacks`].
+    pub fn redirect_callbacks(&self, url: CallbackUrl) -> Result<(), CallbackError> {
+        let mut state = self.bank.lock();
+        let callbacks = state.callbacks.as_mut().ok_or(CallbackError::Off)?;
+        callbacks.redirect(url);
+        Ok(())
+    }
+
+    /// Arms a fault for so many callbacks to come, as `POST /control/callbacks/faults` does.
+    ///
+    /// # Errors
+    /// A count of zero, `stale` without a timestamp, too many armed faults, or no callbacks at all.
+    pub fn arm_callback(&self, fault: CallbackFault, times: u32) -> Result<(), CallbackError> {
+        let mut state = self.bank.lock();
+        let callbacks = state.callbacks.as_mut().ok_or(CallbackError::Off)?;
+        callbacks.arm(fault, times)
+    }
+
+    /// Sends a callback by hand, as `POST /control/callbacks` does.
+    ///
+    /// # Errors
+    /// An order that cannot be carried out, a full queue, or no callbacks at all.
+    pub fn send_callback(&self, order: CallbackOrder) -> Result<CallbackEvent, CallbackError> {
+        self.bank.lock().send_callback(order)
+    }
+}
+
+/// Beside `bank-ca.pem`, in the directory that the PKI has made.
+fn write_callback_key(dir: &Path, pem: &str) -> io::Result<PathBuf> {
+    let path = dir.join("bank-callback.pem");
+    pki::replace(&path, pem, 0o644).map_err(|source| {
+        io::Error::other(PkiError::Write {
+            path: path.clone(),
+            source,
+        })
+    })?;
+    Ok(path)
 }
 
 impl Drop for Sandbox {

@@ -276,7 +276,7 @@ fn date(moment: SystemTime) -> Option<(i32, u8, u8)> {
 }
 
 /// Writes beside the target and renames over it. The mode holds from the first byte on.
-fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+pub(super) fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let beside = path.with_extension("new");
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -1,5 +1,7 @@
 //! Scenario tests of the sandbox over real sockets, with a client written for them.
 
+mod callbacks;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -21,6 +21,8 @@ mod layers;
 #[cfg(test)]
 mod once_answers;
 #[cfg(test)]
+mod once_config;
+#[cfg(test)]
 mod once_crash;
 #[cfg(test)]
 mod once_disk;
@@ -45,3 +47,5 @@ mod reload;
 mod rotation;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhook;

@@ -67,10 +67,11 @@ impl Stage {
             route: "refund".to_owned(),
             key: Key::parse(key.as_bytes()).unwrap().digest("priorbank"),
             fingerprint: Digest::of("test", &[key.as_bytes()]),
-            subject: Some((
-                Digest::of("subject", &[key.as_bytes()]),
-                format!("/session_id=\"{key}\""),
-            )),
+            subject: Some(crate::journal::Subject {
+                hash: Digest::of("subject", &[key.as_bytes()]),
+                pointers: "/session_id".to_owned(),
+                text: format!("/session_id=\"{key}\""),
+            }),
             repeat: Repeat::Mistaken,
             uid: Some(33),
             request_id: format!("r-{key}"),

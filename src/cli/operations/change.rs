@@ -4,15 +4,17 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::document::Shown;
-use super::{Found, Freeze, Release, Resolve, show};
+use super::{Found, Freeze, Release, Resolve, offline, show};
 use crate::admin::commands::Request;
 use crate::admin::operations::{self as asked, BODY_MAX};
 use crate::cli::by_hand::{self, Input, Question, change};
+use crate::cli::client::ClientError;
+use crate::cli::journal_file::ask;
 use crate::cli::style::Style;
-use crate::cli::{PROBLEM, Target, USAGE, complain};
+use crate::cli::{Failure, OK, PROBLEM, Target, USAGE, complain, failed, print_json};
 
 pub(super) fn resolve(
     args: Resolve,
@@ -98,8 +100,9 @@ pub(super) fn freeze(
     err: &mut dyn Write,
 ) -> u8 {
     let target = args.target.with(config);
+    let reason = args.reason;
     let freeze = asked::Freeze {
-        reason: args.reason,
+        reason: reason.clone(),
     };
     let (request, new, old) = if frozen {
         (
@@ -114,11 +117,30 @@ pub(super) fn freeze(
             "it was not frozen; nothing was changed",
         )
     };
-    let said = |result: &Value| {
-        let unchanged = result.get("changed") == Some(&Value::Bool(false));
-        if unchanged { old } else { new }.to_owned()
+    let result = match ask(&target, &request) {
+        // No gate: the file itself, so that a restored journal serves nobody before it was looked at.
+        Err(Failure::Client(ClientError::NotRunning { .. })) => {
+            match offline::freeze(&target.config, frozen, &reason) {
+                Ok(changed) => {
+                    complain(err, "no gate is running; the journal's file was changed");
+                    json!({ "changed": changed })
+                }
+                Err(error) => {
+                    complain(err, &format!("no gate is running, and {error}"));
+                    return PROBLEM;
+                }
+            }
+        }
+        Err(failure) => return failed(failure, target.json, out, err),
+        Ok(result) => result,
     };
-    change(&target, &request, said, out, err)
+    if target.json {
+        print_json(out, &result);
+    } else {
+        let unchanged = result.get("changed") == Some(&Value::Bool(false));
+        let _ = writeln!(out, "{}", if unchanged { old } else { new });
+    }
+    OK
 }
 
 /// Shows the operation and wants a `yes`. Gives the exit code if there is none.

@@ -5,6 +5,7 @@
 
 mod change;
 mod document;
+mod offline;
 mod show;
 mod table;
 #[cfg(test)]

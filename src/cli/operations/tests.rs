@@ -181,8 +181,6 @@ fn while_the_gate_is_down_the_file_is_read_and_nothing_is_changed() {
     for command in [
         &["resolve", id, "--as", "not-sent", "--reason", "r", "--yes"][..],
         &["release", id, "--reason", "r", "--yes"],
-        &["freeze", "--reason", "r"],
-        &["thaw", "--reason", "r"],
     ] {
         let refused = typed(command, config, None);
         assert_eq!((refused.code, refused.out.as_str()), (PROBLEM, ""));
@@ -197,6 +195,41 @@ fn while_the_gate_is_down_the_file_is_read_and_nothing_is_changed() {
             refused.err
         );
     }
+}
+
+#[test]
+fn a_restored_journal_is_frozen_before_a_gate_serves_from_it() {
+    let world = World::down();
+    world.operation("k1", Came::Undelivered);
+    let World { stage, .. } = &world;
+    let copy = tempfile::tempdir().unwrap();
+    stage.journal.close();
+    for file in ["journal.db", "config.yaml"] {
+        fs::copy(stage.dir.path().join(file), copy.path().join(file)).unwrap();
+    }
+    let down = copy.path().join("config.yaml");
+    let down = down.to_str().unwrap();
+    for (command, first, second) in [
+        ("freeze", "frozen: every", "it was frozen already"),
+        ("thaw", "thawed: guarded", "it was not frozen"),
+    ] {
+        for says in [first, second] {
+            let done = typed(&[command, "--reason", "a restore"], down, None);
+            assert_eq!(done.code, OK, "{}", done.err);
+            assert!(done.out.starts_with(says), "{}", done.out);
+            assert!(done.err.contains("no gate is running"), "{}", done.err);
+        }
+    }
+    // Never behind the back of a gate that has it open.
+    let World { stage, config, .. } = &World::down();
+    let refused = typed(&["freeze", "--reason", "r"], config, None);
+    assert_eq!(refused.code, PROBLEM);
+    assert!(
+        refused.err.contains("in use by another gate"),
+        "{}",
+        refused.err
+    );
+    stage.journal.close();
 }
 
 #[test]

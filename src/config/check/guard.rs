@@ -84,6 +84,19 @@ impl Checker {
                 StatusPattern::Class(2) | StatusPattern::Exact(200..=299)
             )
         };
+        let doubtful = |status: &StatusPattern| {
+            matches!(
+                status,
+                StatusPattern::Class(4 | 5) | StatusPattern::Exact(408 | 500..=599)
+            )
+        };
+        if rules.refused.iter().any(doubtful) {
+            self.mistake(
+                format!("{at}.refused"),
+                "a 408, a 5xx or a whole class may come after the bank has acted, or from a gateway before it",
+                "list single 4xx statuses with which the bank says that it did nothing",
+            );
+        }
         if rules.refused.iter().any(success) {
             self.mistake(
                 format!("{at}.refused"),

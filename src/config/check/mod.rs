@@ -5,6 +5,7 @@
 
 mod bank;
 mod bounds;
+mod callback;
 mod guard;
 mod listen;
 mod parse;
@@ -165,6 +166,7 @@ impl Checker {
             allow_volatile: journal.allow_volatile,
         });
         self.journal(&banks, journal.as_ref());
+        let callbacks = self.callbacks(raw.callbacks, journal.is_some());
         let admin = self.admin(raw.admin.unwrap_or_default());
         let log = raw.log.unwrap_or_default();
         let threads = raw.threads.unwrap_or_default();
@@ -193,6 +195,7 @@ impl Checker {
                     .map_or(bounds::DRAIN, |span| span.0),
             },
             journal,
+            callbacks,
         }
     }
 

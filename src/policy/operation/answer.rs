@@ -88,6 +88,12 @@ impl MediaType {
         (token(kind) && token(subtype)).then(|| Self::Named(text.to_ascii_lowercase()))
     }
 
+    /// Whether a `Content-Type` is this one. A value that is no text is none that has a name.
+    #[must_use]
+    pub fn is(&self, given: Option<&[u8]>) -> bool {
+        self.matches(given.map(|value| str::from_utf8(value).unwrap_or("?")))
+    }
+
     fn matches(&self, given: Option<&str>) -> bool {
         match (self, given) {
             (Self::Absent, None) => true,

@@ -149,22 +149,6 @@ impl Standing {
         }
     }
 
-    /// Whether an attempt of a living process may still change it.
-    #[must_use]
-    pub const fn is_running(self) -> bool {
-        match self.state {
-            State::Reserved | State::Sent => true,
-            State::Unknown => self.listening,
-            State::Done | State::Refused | State::NotSent => false,
-        }
-    }
-
-    /// Whether only a person (or, while it listens, a late answer) can end it.
-    #[must_use]
-    pub const fn is_open(self) -> bool {
-        matches!(self.state, State::Reserved | State::Sent | State::Unknown)
-    }
-
     /// The standing after an event; `None` for a step that does not exist.
     #[must_use]
     pub fn after(self, event: Event) -> Option<Self> {

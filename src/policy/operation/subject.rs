@@ -61,9 +61,9 @@ impl fmt::Display for Pointer {
     }
 }
 
-/// The values that pointers found, in the pointers' order: `/session_id=s-77`.
+/// The values that pointers found, in the pointers' order.
 #[derive(Clone, Eq, PartialEq)]
-pub struct Subject(String);
+pub struct Subject(Vec<(Pointer, String)>);
 
 impl fmt::Debug for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,43 +100,79 @@ impl Subject {
         let mut pointers: Vec<&Pointer> = pointers.iter().collect();
         pointers.sort();
         pointers.dedup();
-        let mut found: Vec<Option<Found>> = vec![None; pointers.len()];
-        let mut reader = serde_json::Deserializer::from_slice(body);
-        let walk = Walk {
-            pointers: &pointers,
-            here: &mut Vec::new(),
-            found: &mut found,
-        };
-        walk.deserialize(&mut reader)
-            .and_then(|()| reader.end())
-            .map_err(|_| SubjectError::NotJson)?;
-        let mut text = String::new();
+        let found = walk(&pointers, body)?;
+        let mut pairs = Vec::with_capacity(pointers.len());
         for (pointer, found) in pointers.into_iter().zip(found) {
-            let value = match found {
+            match found {
                 None => return Err(SubjectError::Missing(pointer.clone())),
                 Some(Found::Other) => return Err(SubjectError::NotAName(pointer.clone())),
-                Some(Found::Name(value)) => value,
-            };
-            if !text.is_empty() {
-                text.push(' ');
+                Some(Found::Name(value)) => pairs.push((pointer.clone(), value)),
             }
-            // Debug spells quotes and control characters out: two subjects never share a text, a terminal shows it safely.
-            text.push_str(&format!("{pointer}={value:?}"));
         }
-        Ok(Some(Self(text)))
+        Ok(Some(Self(pairs)))
     }
 
-    /// For people who may see it: operators.
+    /// For people who may see it: operators. `/session_id="s-77"`: quoted, so that a terminal shows it safely.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+    pub fn text(&self) -> String {
+        let pairs: Vec<String> = self
+            .0
+            .iter()
+            .map(|(pointer, value)| format!("{pointer}={value:?}"))
+            .collect();
+        pairs.join(" ")
+    }
+
+    /// What it is made of, as the configuration says it: `/order/id /line`.
+    #[must_use]
+    pub fn pointers(&self) -> String {
+        pointers_text(self.0.iter().map(|(pointer, _)| pointer))
     }
 
     /// What stands in for it: a subject belongs to its bank, whichever route names it.
     #[must_use]
     pub fn digest(&self, bank: &str) -> Digest {
-        Digest::of("priorgate subject", &[bank.as_bytes(), self.0.as_bytes()])
+        // Of the values, not of a text for people, whose quoting may change with the standard library.
+        let mut parts = vec![bank.as_bytes().to_vec()];
+        for (pointer, value) in &self.0 {
+            parts.push(pointer.to_string().into_bytes());
+            parts.push(value.clone().into_bytes());
+        }
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        Digest::of("priorgate subject", &parts)
     }
+}
+
+/// A set of pointers, in an order of its own.
+#[must_use]
+pub fn pointers_text<'p>(pointers: impl Iterator<Item = &'p Pointer>) -> String {
+    let mut texts: Vec<String> = pointers.map(ToString::to_string).collect();
+    texts.sort();
+    texts.dedup();
+    texts.join(" ")
+}
+
+/// What stands at a pointer, if the body is strict JSON and it names something.
+#[must_use]
+pub(in crate::policy) fn find(pointer: &Pointer, body: &[u8]) -> Option<String> {
+    match walk(&[pointer], body).ok()?.pop()?? {
+        Found::Name(value) => Some(value),
+        Found::Other => None,
+    }
+}
+
+fn walk(pointers: &[&Pointer], body: &[u8]) -> Result<Vec<Option<Found>>, SubjectError> {
+    let mut found: Vec<Option<Found>> = vec![None; pointers.len()];
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let walk = Walk {
+        pointers,
+        here: &mut Vec::new(),
+        found: &mut found,
+    };
+    walk.deserialize(&mut reader)
+        .and_then(|()| reader.end())
+        .map_err(|_| SubjectError::NotJson)?;
+    Ok(found)
 }
 
 #[derive(Clone, Debug)]
@@ -274,7 +310,7 @@ mod tests {
 
     fn subject(texts: &[&str], body: &str) -> Result<String, String> {
         Subject::extract(&pointers(texts), body.as_bytes())
-            .map(|subject| subject.unwrap().as_str().to_owned())
+            .map(|subject| subject.unwrap().text())
             .map_err(|error| error.to_string())
     }
 
@@ -308,7 +344,16 @@ mod tests {
     }
 
     #[test]
-    fn no_two_subjects_share_a_text() {
+    fn no_two_subjects_share_a_digest() {
+        let digest = |body: &str| {
+            let subject = Subject::extract(&pointers(&["/a", "/b"]), body.as_bytes());
+            subject.unwrap().unwrap().digest("bank")
+        };
+        assert_ne!(
+            digest(r#"{"a":"1","b":"23"}"#),
+            digest(r#"{"a":"12","b":"3"}"#)
+        );
+        assert_eq!(digest(r#"{"a":"1","b":2}"#), digest(r#"{"b":"2","a":1}"#));
         let a = subject(&["/a", "/b"], r#"{"a":"1\" /b=\"2","b":"3"}"#).unwrap();
         let b = subject(&["/a", "/b"], r#"{"a":"1","b":"2\" /b=\"3"}"#).unwrap();
         assert_ne!(a, b);
@@ -383,7 +428,7 @@ mod tests {
             let expected = format!("/x/y={value:?}");
             let body = serde_json::json!({"x": {"y": value}}).to_string();
             let subject = Subject::extract(&pointers(&["/x/y"]), body.as_bytes()).unwrap().unwrap();
-            prop_assert_eq!(subject.as_str(), expected);
+            prop_assert_eq!(subject.text(), expected);
         }
     }
 }

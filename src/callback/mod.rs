@@ -1,0 +1,364 @@
+//! The story of a notification: accept, head, path, body, proof, journal, answer. Delivery is [`worker`]'s, and never
+//! delays the answer.
+//!
+//! The body stays shut until `policy/signature` has accepted it; what the bank is told is one answer for every rejection,
+//! and the record says which.
+
+pub mod record;
+pub mod rejected;
+pub mod worker;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Request};
+use hyper::body::Incoming;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::callback::Answer;
+use crate::config::{Limits, Timeouts};
+use crate::journal::inbox::{Accepted, Event};
+use crate::journal::{Journal, JournalError};
+use crate::net::accept::Accepted as Connection;
+use crate::net::body::{self, BodyError};
+use crate::net::clock::unix_millis;
+use crate::net::guard::{self, Handle};
+use crate::net::ids::RequestIds;
+use crate::net::respond::{self, Reply};
+use crate::net::serve;
+use crate::policy::event;
+use crate::policy::head::{self, Rules as HeadRules};
+use crate::policy::operation::MediaType;
+use crate::policy::problem::{Code, Problem};
+use crate::policy::signature::{Head, Reason, Verdict, Verified, Verifier};
+use crate::policy::status::Policy;
+use record::{Counts, Record};
+use rejected::{Rejected, RejectedBody};
+
+/// What a reload replaces, as one piece.
+#[derive(Debug)]
+pub struct Generation {
+    /// The exact path.
+    pub path: String,
+    /// The header of the signature.
+    pub header: HeaderName,
+    /// What a notification must prove.
+    pub verifier: Verifier,
+    /// The status for a well-formed signature that no key verifies.
+    pub on_mismatch: u16,
+    /// What in it says which event it is.
+    pub event: event::Rules,
+    /// What of contradictions.
+    pub policy: Policy,
+    /// Content types that are taken; empty for any.
+    pub content_types: Vec<MediaType>,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Bounds.
+    pub limits: Limits,
+    /// For each listener, the uids that may connect, if not everybody.
+    pub callers: Vec<Option<Vec<u32>>>,
+    /// What the bank wants to hear.
+    pub answer: Answer,
+}
+
+/// One callback: what stays while generations come and go.
+#[derive(Debug)]
+pub struct Callback {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The generation in force.
+    pub current: watch::Receiver<Arc<Generation>>,
+    /// Told to stop.
+    pub draining: watch::Receiver<bool>,
+    /// Where events are kept.
+    pub journal: Journal,
+    /// Wakes the worker.
+    pub wake: Arc<Notify>,
+    /// Verifications at a time: each holds a thread.
+    pub verifying: Arc<Semaphore>,
+    /// What could not be verified, for operators.
+    pub rejected: Arc<Rejected>,
+    /// What became of notifications.
+    pub counts: Arc<Counts>,
+    /// Names for records.
+    pub ids: Arc<RequestIds>,
+}
+
+/// One caller's connection.
+#[derive(Debug)]
+struct Caller {
+    index: usize,
+    uid: Option<u32>,
+}
+
+impl Callback {
+    /// Serves one accepted connection of the listener `index` to its end.
+    pub async fn connection(
+        self: Arc<Self>,
+        accepted: Connection,
+        index: usize,
+        _place: OwnedSemaphorePermit,
+    ) {
+        let generation = Arc::clone(&self.current.borrow());
+        let (timeouts, limits) = (&generation.timeouts, &generation.limits);
+        let rules = HeadRules {
+            max_bytes: limits.head,
+            max_headers: limits.headers,
+        };
+        let settings = serve::settings(
+            rules,
+            timeouts.head,
+            timeouts.idle,
+            timeouts.total,
+            limits.linger,
+        );
+        drop(generation);
+        let uid = match &accepted {
+            Connection::Tcp(_) => None,
+            Connection::Unix(stream) => stream.peer_cred().ok().map(|cred| cred.uid()),
+        };
+        let caller = Arc::new(Caller { index, uid });
+        let drain = self.draining.clone();
+        let service = move |request, handle: Handle| {
+            let (callback, caller) = (Arc::clone(&self), Arc::clone(&caller));
+            async move { callback.answer(&caller, request, &handle).await }
+        };
+        match accepted {
+            Connection::Tcp(stream) => {
+                let _ = stream.set_nodelay(true);
+                serve::connection(stream, settings, drain, service).await;
+            }
+            Connection::Unix(stream) => {
+                serve::connection(stream, settings, drain, service).await;
+            }
+        }
+    }
+
+    async fn answer(&self, caller: &Caller, request: Request<Incoming>, handle: &Handle) -> Reply {
+        let started = handle.head_started().unwrap_or_else(Instant::now);
+        let refused_head = handle.take_refusal();
+        let mut record = Record::begin(
+            &self.name,
+            &self.counts,
+            caller.uid,
+            started,
+            self.ids.next(),
+        );
+        let generation = Arc::clone(&self.current.borrow());
+        match self
+            .story(&generation, caller, request, refused_head, &mut record)
+            .await
+        {
+            Ok(()) => {
+                record.finish(generation.answer.status, "", false);
+                let body = generation.answer.body.clone();
+                respond::plain(generation.answer.status, "application/json", body)
+            }
+            Err(Refusal::Problem(problem)) => {
+                record.finish(problem.code.row().status, problem.code.row().code, false);
+                respond::problem(&problem, record.id(), None)
+            }
+            Err(Refusal::Rejected(reason)) => {
+                let status = if reason.is_mismatch() {
+                    generation.on_mismatch
+                } else if reason.is_ours() {
+                    503
+                } else {
+                    403
+                };
+                record.finish(status, reason.as_str(), true);
+                // One answer for all of them: whoever tries signatures learns nothing from it.
+                let mut reply = respond::plain(status, "application/json", "{}".to_owned());
+                if status == 503 {
+                    let later = HeaderValue::from_static("60");
+                    reply.headers_mut().insert(http::header::RETRY_AFTER, later);
+                }
+                reply
+            }
+        }
+    }
+
+    async fn story(
+        &self,
+        generation: &Arc<Generation>,
+        caller: &Caller,
+        request: Request<Incoming>,
+        refused_head: Option<guard::Refusal>,
+        record: &mut Record<'_>,
+    ) -> Result<(), Refusal> {
+        let callers = generation
+            .callers
+            .get(caller.index)
+            .and_then(Option::as_ref);
+        let denied =
+            callers.is_some_and(|callers| !caller.uid.is_some_and(|uid| callers.contains(&uid)));
+        if denied {
+            return Err(Problem::new(Code::CallerDenied, "this listener has callers").into());
+        }
+        if let Some(refusal) = refused_head {
+            return Err(head_problem(&refusal).into());
+        }
+        if *self.draining.borrow() {
+            return Err(Problem::new(Code::Draining, "try again in a moment").into());
+        }
+        let (parts, body) = request.into_parts();
+        // The query is not signed, and nobody asks for it: dropped, not judged.
+        if parts.uri.path() != generation.path {
+            return Err(Problem::new(Code::RouteNotFound, "not the path of this callback").into());
+        }
+        if parts.method != http::Method::POST {
+            return Err(Problem::new(Code::MethodNotAllowed, "this path takes POST").into());
+        }
+        let content_type = parts.headers.get(CONTENT_TYPE).cloned();
+        let unwanted = parts.headers.contains_key(CONTENT_ENCODING)
+            || !generation.content_types.is_empty()
+                && !generation
+                    .content_types
+                    .iter()
+                    .any(|media| media.is(content_type.as_ref().map(HeaderValue::as_bytes)));
+        if unwanted {
+            return Err(
+                Problem::new(Code::UnsupportedMediaType, "not a type of this callback").into(),
+            );
+        }
+        let deadline = Instant::now() + generation.timeouts.body;
+        let body = read(body, generation.limits.request_body, deadline).await?;
+        record.bytes_in(body.len());
+        let head = Head {
+            method: &parts.method,
+            path: parts.uri.path(),
+            headers: &parts.headers,
+        };
+        let verdict = self.verify(generation, &head, body.clone()).await?;
+        let verified = match verdict {
+            Verdict::Accepted(verified) => verified,
+            Verdict::Rejected(reason) => {
+                if reason.is_mismatch() {
+                    let message = generation.verifier.message();
+                    self.rejected.keep(RejectedBody {
+                        at: unix_millis(),
+                        reason: reason.as_str(),
+                        headers: rejected::looked_at(&generation.header, message, head.headers),
+                        body,
+                    });
+                }
+                return Err(Refusal::Rejected(reason));
+            }
+        };
+        let accepted = self
+            .keep(generation, verified, &head, content_type.as_ref(), record)
+            .await?;
+        record.accepted(&accepted);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Arithmetic with big numbers takes up to some milliseconds: a bounded number at a time, each on a blocking thread.
+    async fn verify(
+        &self,
+        generation: &Arc<Generation>,
+        head: &Head<'_>,
+        body: Bytes,
+    ) -> Result<Verdict, Refusal> {
+        let deadline = Instant::now() + generation.timeouts.body;
+        let overloaded = || Problem::new(Code::Overloaded, "too many verifications at a time");
+        let place = match timeout_at(deadline, Arc::clone(&self.verifying).acquire_owned()).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) | Err(_) => return Err(overloaded().into()),
+        };
+        let generation = Arc::clone(generation);
+        let (method, path) = (head.method.clone(), head.path.to_owned());
+        let headers = head.headers.clone();
+        let judged = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let head = Head {
+                method: &method,
+                path: &path,
+                headers: &headers,
+            };
+            generation.verifier.judge(&head, body, unix_millis())
+        });
+        judged.await.map_err(|_| overloaded().into())
+    }
+
+    async fn keep(
+        &self,
+        generation: &Generation,
+        verified: Verified,
+        head: &Head<'_>,
+        content_type: Option<&HeaderValue>,
+        record: &mut Record<'_>,
+    ) -> Result<Accepted, Refusal> {
+        let key_id = verified.key_id().to_owned();
+        record.key(&key_id);
+        let body = verified.into_body();
+        let identity = generation.event.identify(head.headers, &body);
+        record.event(&identity);
+        let event = Event {
+            source: self.name.to_string(),
+            event: identity.id,
+            body_hash: identity.body_hash,
+            session: identity.session,
+            status: identity.status,
+            key_id,
+            content_type: content_type
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned),
+            body,
+        };
+        let accept = self.journal.accept(event, generation.policy, unix_millis());
+        let deadline = Instant::now() + generation.timeouts.total;
+        match timeout_at(deadline, accept).await {
+            Ok(Ok(accepted)) => Ok(accepted),
+            Ok(Err(error)) => Err(unavailable(&error).into()),
+            Err(_) => Err(unavailable(&JournalError::Busy).into()),
+        }
+    }
+}
+
+/// What the bank is told instead of its answer.
+enum Refusal {
+    Problem(Problem),
+    Rejected(Reason),
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+async fn read(body: Incoming, limit: usize, deadline: Instant) -> Result<Bytes, Problem> {
+    body::read(body, limit, deadline)
+        .await
+        .map_err(|error| match error {
+            BodyError::TooLarge => Problem::new(Code::BodyTooLarge, "above limits.request_body"),
+            BodyError::TimedOut => Problem::new(Code::RequestTimeout, "not within timeouts.body"),
+            BodyError::Gone(_) => Problem::new(Code::BadRequest, "the body was cut short"),
+        })
+}
+
+fn unavailable(error: &JournalError) -> Problem {
+    Problem::new(Code::JournalUnavailable, format!("{error}: send it again"))
+}
+
+fn head_problem(refusal: &guard::Refusal) -> Problem {
+    match refusal {
+        guard::Refusal::Head(head::Refusal::Malformed(reason)) => {
+            Problem::new(Code::BadRequest, reason.as_str())
+        }
+        guard::Refusal::Head(head::Refusal::LengthRequired) => {
+            Problem::new(Code::LengthRequired, "send Content-Length")
+        }
+        guard::Refusal::Head(head::Refusal::TooLarge) => {
+            Problem::new(Code::HeadTooLarge, "above limits.head or limits.headers")
+        }
+        guard::Refusal::TimedOut => Problem::new(Code::RequestTimeout, "not within timeouts.head"),
+        guard::Refusal::Incomplete | guard::Refusal::Lost(_) => {
+            Problem::new(Code::BadRequest, "the head was cut short")
+        }
+    }
+}

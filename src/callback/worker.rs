@@ -1,0 +1,210 @@
+//! Hands stored events to the shop: claims, delivers, settles, and sleeps until the next one is due.
+//!
+//! One loop for each callback. It knows the journal's inbox and the shop, and asks `policy/schedule` what comes after a
+//! failure; it never sees a bank.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::app::{Delivery, NotDelivered, Shop};
+use crate::journal::inbox::{Claim, Settle};
+use crate::journal::{Journal, JournalError};
+use crate::net::clock::unix_millis;
+use crate::policy::operation::{Digest, UnixMillis};
+use crate::policy::schedule::{AFTER_TIMEOUT, Failure, Next, Schedule};
+use crate::policy::status::{Policy, Status};
+
+/// The longest that it sleeps: a clock that was set does not keep events waiting.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long it waits for a journal that takes nothing.
+const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
+/// What a lease has beyond the delivery's own deadline: the time to write down how it ended.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
+
+/// What a reload may replace.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Where to.
+    pub shop: Shop,
+    /// When again.
+    pub schedule: Schedule,
+    /// What of contradictions.
+    pub policy: Policy,
+}
+
+/// One callback's loop.
+#[derive(Debug)]
+pub struct Worker {
+    /// The callback's name.
+    pub name: Arc<str>,
+    /// Where events are kept.
+    pub journal: Journal,
+    /// The terms in force.
+    pub terms: watch::Receiver<Arc<Terms>>,
+    /// Deliveries at a time.
+    pub places: Arc<Semaphore>,
+    /// Told of each new event.
+    pub wake: Arc<Notify>,
+    /// Told to stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Worker {
+    /// Runs until told to stop; deliveries that run then go on to their end, and hold their places.
+    pub async fn run(mut self) {
+        loop {
+            let place = tokio::select! {
+                place = Arc::clone(&self.places).acquire_owned() => place,
+                () = stopped(&mut self.stop) => return,
+            };
+            let Ok(place) = place else {
+                return;
+            };
+            let terms = Arc::clone(&self.terms.borrow());
+            let lease = terms.shop.timeout.saturating_add(LEASE_MARGIN);
+            let now = unix_millis();
+            match self
+                .journal
+                .claim(&self.name, terms.policy, now, lease)
+                .await
+            {
+                Ok(Some(claim)) => {
+                    let (journal, wake) = (self.journal.clone(), Arc::clone(&self.wake));
+                    tokio::spawn(async move {
+                        attempt(&terms, &journal, &claim).await;
+                        drop(place);
+                        wake.notify_one();
+                    });
+                }
+                Ok(None) => {
+                    drop(place);
+                    let pause = self.until_due().await;
+                    let woken = self.wake.notified();
+                    tokio::select! {
+                        _ = timeout(pause, woken) => {}
+                        () = stopped(&mut self.stop) => return,
+                    }
+                }
+                Err(JournalError::Failed) => return,
+                Err(error) => {
+                    drop(place);
+                    tracing::debug!(callback = &*self.name, %error, "the journal gives no event to deliver");
+                    tokio::select! {
+                        () = sleep(JOURNAL_PAUSE) => {}
+                        () = stopped(&mut self.stop) => return,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn until_due(&self) -> Duration {
+        let next = self.journal.next_due(&self.name).await.ok().flatten();
+        next.map_or(LOOK_AGAIN, |next| {
+            let left = next.0.saturating_sub(unix_millis().0);
+            // Leases end strictly after their time.
+            Duration::from_millis(u64::try_from(left.saturating_add(1)).unwrap_or(0))
+                .min(LOOK_AGAIN)
+        })
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left to say so: the process ends.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// One attempt, from the signature to the word on disk.
+async fn attempt(terms: &Terms, journal: &Journal, claim: &Claim) {
+    let delivery = delivery(claim, unix_millis());
+    let result = terms.shop.deliver(&delivery).await;
+    let now = unix_millis();
+    let settle = match &result {
+        Ok(()) => Settle::Delivered,
+        Err(failed) => after(&terms.schedule, claim, failed, now),
+    };
+    tell(claim, &delivery, &result, &settle);
+    if let Err(error) = journal.settle(claim, settle, now).await {
+        // The lease ends, and it is delivered once more: the shop knows its id.
+        tracing::warn!(delivery = delivery.id, %error, "how a delivery ended was not written");
+    }
+}
+
+fn after(schedule: &Schedule, claim: &Claim, failed: &NotDelivered, now: UnixMillis) -> Settle {
+    let attempt = u32::try_from(claim.attempt).unwrap_or(u32::MAX);
+    let error = failed.cause.clone();
+    let Next::Retry { at, .. } = schedule.after(attempt, failed.failure, claim.received_at, now)
+    else {
+        return Settle::Dead { error };
+    };
+    let refused = failed.failure == Failure::Answered;
+    let refused_since = claim.refused_since.or_else(|| refused.then_some(now));
+    let approved = claim.event.status == Some(Status::Approved);
+    let busy = match failed.failure {
+        Failure::TimedOut => AFTER_TIMEOUT,
+        Failure::Answered | Failure::Refused => Duration::ZERO,
+    };
+    let busy = i64::try_from(busy.as_millis()).unwrap_or(0);
+    Settle::Retry {
+        at,
+        earliest: UnixMillis(now.0.saturating_add(busy)),
+        refused,
+        let_next: !schedule.holds_back(refused_since, approved, now),
+        error,
+    }
+}
+
+/// The delivery's name is made of what the event is, so that it stays the same over attempts, restarts and restored
+/// journals: the shop tells repeats by it.
+fn delivery(claim: &Claim, now: UnixMillis) -> Delivery {
+    let event = &claim.event;
+    let name = Digest::of(
+        "priorgate delivery",
+        &[
+            event.source.as_bytes(),
+            event.event.as_bytes(),
+            &event.body_hash.0,
+        ],
+    );
+    let hex: String = name.to_string().chars().take(32).collect();
+    Delivery {
+        id: format!("{}_{hex}", event.source),
+        timestamp: now.0.div_euclid(1_000),
+        callback: event.source.clone(),
+        key_id: event.key_id.clone(),
+        mark: claim.mark,
+        session_known: claim.session_known,
+        content_type: event.content_type.clone(),
+        body: event.body.clone(),
+    }
+}
+
+fn tell(claim: &Claim, delivery: &Delivery, result: &Result<(), NotDelivered>, settle: &Settle) {
+    let (callback, id, attempt) = (&*claim.event.source, &*delivery.id, claim.attempt);
+    match (result, settle) {
+        (Ok(()), _) => {
+            tracing::info!(callback, delivery = id, attempt, "delivered");
+        }
+        (Err(failed), Settle::Dead { .. }) => {
+            tracing::error!(
+                callback,
+                delivery = id,
+                attempt,
+                cause = failed.cause,
+                "an event of the bank was given up: see `priorgate callbacks list --state dead`"
+            );
+        }
+        (Err(failed), _) => {
+            tracing::warn!(
+                callback,
+                delivery = id,
+                attempt,
+                cause = failed.cause,
+                "not delivered; it is tried again"
+            );
+        }
+    }
+}
