@@ -528,7 +528,7 @@ impl Gate {
                 Arc::clone(&status),
                 commands,
                 self.journal().cloned(),
-                None,
+                Some(ingress::rejected_by(&self.callbacks)),
             );
             tokio::spawn(admin::serve_unix(listener, server, end.clone()));
         }

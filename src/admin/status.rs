@@ -416,7 +416,7 @@ pub(crate) mod tests {
     #[test]
     fn a_newer_gates_document_is_read() {
         let mut document = serde_json::to_value(sample()).unwrap();
-        document["callbacks"] = serde_json::json!({"accepted": 1});
+        document["novelties"] = serde_json::json!({"accepted": 1});
         assert_eq!(
             serde_json::from_value::<Status>(document).unwrap(),
             sample()

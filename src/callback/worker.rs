@@ -13,9 +13,10 @@ use crate::app::{Delivery, NotDelivered, Shop};
 use crate::journal::inbox::{Claim, Settle};
 use crate::journal::{Journal, JournalError};
 use crate::net::clock::unix_millis;
-use crate::policy::operation::{Digest, UnixMillis};
+use crate::policy::operation::UnixMillis;
 use crate::policy::schedule::{AFTER_TIMEOUT, Failure, Next, Schedule};
 use crate::policy::status::{Policy, Status};
+use crate::policy::webhook;
 
 /// The longest that it sleeps: a clock that was set does not keep events waiting.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -161,17 +162,8 @@ fn after(schedule: &Schedule, claim: &Claim, failed: &NotDelivered, now: UnixMil
 /// journals: the shop tells repeats by it.
 fn delivery(claim: &Claim, now: UnixMillis) -> Delivery {
     let event = &claim.event;
-    let name = Digest::of(
-        "priorgate delivery",
-        &[
-            event.source.as_bytes(),
-            event.event.as_bytes(),
-            &event.body_hash.0,
-        ],
-    );
-    let hex: String = name.to_string().chars().take(32).collect();
     Delivery {
-        id: format!("{}_{hex}", event.source),
+        id: webhook::delivery_id(&event.source, &event.event, &event.body_hash),
         timestamp: now.0.div_euclid(1_000),
         callback: event.source.clone(),
         key_id: event.key_id.clone(),

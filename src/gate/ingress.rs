@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::status;
+use crate::admin::callbacks::{RejectedBody, RejectedFn};
 use crate::app::Shop;
 use crate::callback::record::Counts;
 use crate::callback::rejected::Rejected;
@@ -291,6 +292,28 @@ impl CallbackGate {
         let _connections = self.places.acquire_many(self.connections).await;
         let _deliveries = self.deliveries.acquire_many(self.concurrency).await;
     }
+}
+
+/// What no key verified, of all callbacks, for the admin socket.
+pub(super) fn rejected_by(callbacks: &[CallbackGate]) -> RejectedFn {
+    let callbacks = callbacks.to_vec();
+    Arc::new(move || {
+        let of = |callback: &CallbackGate| {
+            let source = callback.name.to_string();
+            let kept = callback.rejected.all().into_iter();
+            kept.map(move |rejected| RejectedBody {
+                at: rejected.at.0,
+                source: source.clone(),
+                reason: rejected.reason.to_owned(),
+                headers: rejected.headers,
+                body: rejected.body.to_vec(),
+            })
+            .collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = callbacks.iter().flat_map(of).collect();
+        all.sort_by_key(|rejected| rejected.at);
+        all
+    })
 }
 
 /// The first thing of callbacks that a running process cannot change.

@@ -3,6 +3,9 @@
 // `cfg(test)` tells clippy that these are tests, helpers included.
 #[cfg(test)]
 mod bank_connections;
+#[cfg(feature = "sandbox")]
+#[cfg(test)]
+mod callbacks;
 #[cfg(test)]
 mod check;
 #[cfg(test)]

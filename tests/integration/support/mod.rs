@@ -11,6 +11,8 @@ pub(crate) mod pki;
 #[cfg(feature = "sandbox")]
 pub(crate) mod sandbox;
 pub(crate) mod shim;
+#[cfg(feature = "sandbox")]
+pub(crate) mod shop;
 pub(crate) mod world;
 
 use std::time::{Duration, Instant};

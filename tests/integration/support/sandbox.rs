@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use priorgate::sandbox::{Options, Sandbox, Snapshot};
+use std::time::Duration;
+
+use priorgate::sandbox::{
+    CallbackAlgorithm, CallbackOptions, CallbackUrl, Options, Sandbox, Snapshot,
+};
 use tokio::sync::oneshot;
 
 /// Runs until it is dropped.
@@ -14,13 +18,27 @@ pub(crate) struct SandboxBank {
 
 impl SandboxBank {
     pub(crate) fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    /// A bank that sends callbacks, once it is told where to. It tries again after 50 ms and doubling.
+    pub(crate) fn with_callbacks(algorithm: CallbackAlgorithm) -> Self {
+        let nowhere = CallbackUrl::tcp("127.0.0.1:1".parse().unwrap(), "/").unwrap();
+        let mut callbacks = CallbackOptions::new(nowhere);
+        callbacks.algorithm = algorithm;
+        callbacks.retry_base = Duration::from_millis(50);
+        callbacks.retry_longest = Duration::from_millis(400);
+        let mut options = Options::default();
+        options.callbacks = Some(callbacks);
+        Self::with(options)
+    }
+
+    fn with(options: Options) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        let sandbox = runtime
-            .block_on(Sandbox::start(Options::default()))
-            .unwrap();
+        let sandbox = runtime.block_on(Sandbox::start(options)).unwrap();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let _ = runtime.block_on(stopped);
@@ -32,7 +50,7 @@ impl SandboxBank {
         }
     }
 
-    fn sandbox(&self) -> &Sandbox {
+    pub(crate) fn sandbox(&self) -> &Sandbox {
         self.sandbox.as_ref().unwrap()
     }
 

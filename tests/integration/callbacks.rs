@@ -1,0 +1,252 @@
+//! Notifications of the sandbox bank, through a running gate, to a shop that checks what it is given.
+
+use std::net::SocketAddr;
+
+use priorgate::sandbox::{CallbackAlgorithm, CallbackOrder, CallbackUrl};
+use serde_json::json;
+
+use crate::support::gate::{Gate, Setup};
+use crate::support::pki::replace;
+use crate::support::sandbox::SandboxBank;
+use crate::support::shop::{Mood, SECRET, Shop};
+use crate::support::{eventually, until};
+
+const PATH: &str = "/bank/callback";
+
+fn setup(bank: &SandboxBank, shop: SocketAddr, algorithm: CallbackAlgorithm) -> Setup {
+    let setup = Setup::new(bank.port());
+    bank.write_pki(setup.path());
+    let key = bank.sandbox().callback_key_pem().unwrap();
+    replace(&setup.path().join("bank-callback.pem"), &key);
+    replace(&setup.path().join("deliver.secret"), SECRET);
+    let algorithm = algorithm.to_string();
+    setup.guarded().top(&format!(
+        "callbacks:\n  - name: bank\n    listen: [{{unix: callback.sock, mode: \"0600\"}}, {{tcp: \"127.0.0.1:0\"}}]\n    path: {PATH}\n    signature:\n      header: X-Signature\n      keys: [{{id: bank-2026, algorithm: {algorithm}, file: bank-callback.pem}}]\n    event: {{id: [/event_id], session: /session_id, status: /status}}\n    deliver:\n      url: http://{shop}/hook.php?HANDLER=BANK\n      host: shop.example\n      secret_files: [deliver.secret]\n      timeout: 2s\n      retry: [100ms, 200ms]\n      max_head_wait: 1s"
+    ))
+}
+
+fn start(bank: &SandboxBank, setup: Setup) -> Gate {
+    let gate = setup.start();
+    let url = CallbackUrl::unix(&gate.path().join("callback.sock"), PATH).unwrap();
+    bank.sandbox().redirect_callbacks(url).unwrap();
+    gate
+}
+
+fn order(session: &str, status: &str) -> CallbackOrder {
+    CallbackOrder {
+        session_id: session.to_owned(),
+        status: status.to_owned(),
+        event_id: None,
+        fault: None,
+        attempts: None,
+    }
+}
+
+fn send(bank: &SandboxBank, order: CallbackOrder) -> Vec<u8> {
+    bank.sandbox().send_callback(order).unwrap().body.to_vec()
+}
+
+fn events(gate: &Gate) -> serde_json::Value {
+    gate.status()["callbacks"][0].clone()
+}
+
+#[test]
+fn every_algorithm_of_the_bank_is_verified_and_its_bytes_reach_the_shop() {
+    for algorithm in [
+        CallbackAlgorithm::RsaPkcs1Sha256,
+        CallbackAlgorithm::RsaPssSha256,
+        CallbackAlgorithm::Ed25519,
+        CallbackAlgorithm::EcdsaP256Sha256,
+    ] {
+        let (bank, shop) = (SandboxBank::with_callbacks(algorithm), Shop::open());
+        let gate = start(&bank, setup(&bank, shop.addr(), algorithm));
+        let body = send(&bank, order("s1", "APPROVED"));
+        until("it is delivered", || !shop.deliveries().is_empty());
+        let delivery = shop.deliveries().remove(0);
+        assert_eq!(delivery.body, body, "{algorithm}");
+        for (header, value) in [
+            ("host", "shop.example"),
+            ("content-type", "application/json"),
+            ("priorgate-callback", "bank"),
+            ("priorgate-key-id", "bank-2026"),
+            ("priorgate-transition", "expected"),
+            ("priorgate-session", "known"),
+        ] {
+            assert_eq!(delivery.header(header), value);
+        }
+        assert!(delivery.headers.get("x-signature").is_none());
+        assert_eq!(events(&gate)["accepted"], 1);
+    }
+}
+
+#[test]
+fn what_is_not_the_banks_is_refused_in_one_way_and_reaches_nobody() {
+    let algorithm = CallbackAlgorithm::RsaPkcs1Sha256;
+    let (bank, shop) = (SandboxBank::with_callbacks(algorithm), Shop::open());
+    let gate = start(&bank, setup(&bank, shop.addr(), algorithm));
+    for (fault, status) in [
+        ("wrong-key", 503),
+        ("changed-byte", 503),
+        ("re-encoded", 503),
+        ("no-signature", 403),
+        ("two-signatures", 403),
+    ] {
+        let mut order = order(&format!("s-{fault}"), "APPROVED");
+        (order.fault, order.attempts) = (Some(fault.to_owned()), Some(1));
+        let sent = bank.sandbox().send_callback(order).unwrap();
+        eventually("the bank has its answer", || {
+            let events = bank.sandbox().callbacks();
+            let event = events
+                .iter()
+                .find(|event| event.event_id == sent.event_id)?;
+            let answer = event.last_answer?;
+            Some(assert_eq!(answer, status, "{fault}"))
+        });
+    }
+    // Raw: no answer says more than another.
+    let socket = crate::support::client::Target::Unix(gate.path().join("callback.sock"));
+    for (headers, status) in [
+        ("", 403),
+        ("X-Signature: AAAA\r\n", 403),
+        ("X-Signature: !\r\n", 403),
+    ] {
+        let answer = socket.post(PATH, headers, b"{}");
+        assert_eq!((answer.status, &answer.body[..]), (status, &b"{}"[..]));
+    }
+    for (path, status) in [("/elsewhere", 404), (PATH, 405)] {
+        let answer = if status == 405 {
+            socket.get(path)
+        } else {
+            socket.post(path, "", b"{}")
+        };
+        assert_eq!(answer.status, status);
+    }
+    let encoded = socket.post(PATH, "Content-Encoding: gzip\r\n", b"{}");
+    assert_eq!(encoded.status, 415);
+    assert!(shop.deliveries().is_empty());
+    assert_eq!(events(&gate)["rejected"], 8);
+    // Those that fit no key are kept for operators.
+    let rejected = gate.command(&["callbacks", "rejected", "--json"]);
+    let rejected = String::from_utf8(rejected.stdout).unwrap();
+    assert_eq!(rejected.matches("\"mismatch\"").count(), 3, "{rejected}");
+}
+
+#[test]
+fn a_callback_arrives_although_the_shop_was_down_and_the_gate_killed() {
+    let algorithm = CallbackAlgorithm::Ed25519;
+    let bank = SandboxBank::with_callbacks(algorithm);
+    let addr = Shop::open().addr();
+    let gate = start(&bank, setup(&bank, addr, algorithm));
+    let body = send(&bank, order("s1", "APPROVED"));
+    until("the bank was told", || events(&gate)["accepted"] == 1);
+    let gate = gate.crash_and_restart();
+    let shop = Shop::open_at(addr);
+    until("it is delivered", || !shop.acknowledged().is_empty());
+    assert_eq!(shop.deliveries().len(), 1);
+    assert_eq!(shop.deliveries()[0].body, body);
+    assert_eq!(events(&gate)["accepted"], 0, "of this process");
+}
+
+#[test]
+fn only_an_acknowledgement_ends_a_delivery_and_each_attempt_is_the_same_event() {
+    let algorithm = CallbackAlgorithm::Ed25519;
+    let (bank, shop) = (SandboxBank::with_callbacks(algorithm), Shop::open());
+    let _gate = start(&bank, setup(&bank, shop.addr(), algorithm));
+    shop.mood(Mood::Forgetful);
+    send(&bank, order("s1", "APPROVED"));
+    until("it was tried again", || shop.deliveries().len() >= 2);
+    shop.mood(Mood::Broken);
+    let tried = shop.deliveries().len();
+    until("it was tried again", || shop.deliveries().len() > tried);
+    shop.mood(Mood::Good);
+    until("it is acknowledged", || !shop.acknowledged().is_empty());
+    let ids: Vec<String> = shop
+        .deliveries()
+        .iter()
+        .map(|delivery| delivery.header("webhook-id").to_owned())
+        .collect();
+    assert!(
+        ids.iter()
+            .all(|id| *id == ids[0] && id.starts_with("bank_")),
+        "{ids:?}"
+    );
+    // Nothing comes after it: the next event of another session is the next delivery.
+    send(&bank, order("s2", "APPROVED"));
+    until("the next one", || shop.acknowledged().len() == 2);
+    assert_ne!(shop.acknowledged()[1].header("webhook-id"), ids[0]);
+}
+
+#[test]
+fn a_thousand_doubled_callbacks_are_a_thousand_deliveries_one_at_a_time_for_each_session() {
+    let algorithm = CallbackAlgorithm::Ed25519;
+    let (bank, shop) = (SandboxBank::with_callbacks(algorithm), Shop::open());
+    let gate = start(&bank, setup(&bank, shop.addr(), algorithm));
+    for number in 0..1_000 {
+        let mut order = order(&format!("s{}", number % 250), "APPROVED");
+        order.fault = Some("doubled".to_owned());
+        send(&bank, order);
+    }
+    let all = std::time::Duration::from_secs(60);
+    let until_then = std::time::Instant::now() + all;
+    while shop.acknowledged().len() < 1_000 && std::time::Instant::now() < until_then {
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(shop.deliveries().len(), 1_000);
+    assert!(shop.most_at_once() <= 4, "{} at once", shop.most_at_once());
+    let mut ids: Vec<String> = shop
+        .deliveries()
+        .iter()
+        .map(|delivery| delivery.header("webhook-id").to_owned())
+        .collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 1_000);
+    until("each was taken twice", || {
+        events(&gate)["repeated"] == 1_000
+    });
+}
+
+#[test]
+fn contradictions_wait_for_a_person() {
+    let algorithm = CallbackAlgorithm::Ed25519;
+    let (bank, shop) = (SandboxBank::with_callbacks(algorithm), Shop::open());
+    let gate = start(&bank, setup(&bank, shop.addr(), algorithm));
+    let next = |status: &str, count: usize| {
+        send(&bank, order("s1", status));
+        until("it is taken", || events(&gate)["accepted"] == count);
+    };
+    next("APPROVED", 1);
+    until("approved", || shop.acknowledged().len() == 1);
+    next("REFUNDED", 2);
+    until("refunded", || shop.acknowledged().len() == 2);
+    // A late approval would pay the order again, a late pending un-pay it.
+    next("APPROVED", 3);
+    next("PENDING", 4);
+    let listed = gate.tell(&json!({"command": "callbacks.list"})).unwrap();
+    let states: Vec<&str> = listed["result"]["callbacks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["state"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        states,
+        ["superseded", "held", "delivered", "delivered"],
+        "{listed}"
+    );
+    let id = listed["result"]["callbacks"][1]["id"].to_string();
+    let id = id.trim_matches('"');
+    let released = gate.command(&[
+        "callbacks",
+        "release",
+        id,
+        "--reason",
+        "the bank says so",
+        "--yes",
+    ]);
+    assert_eq!(released.status.code(), Some(0), "{released:?}");
+    until("it is delivered", || shop.acknowledged().len() == 3);
+    let late = &shop.acknowledged()[2];
+    assert_eq!(late.header("priorgate-transition"), "stale");
+    assert_eq!(late.json()["status"], "APPROVED");
+}
