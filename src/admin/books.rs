@@ -6,7 +6,7 @@
 use std::fs;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -16,7 +16,7 @@ use super::commands::Refusal;
 use crate::journal::error::StoreError;
 use crate::journal::{Journal, JournalError, OpenError, Person, Reader};
 use crate::net::exchange::chain;
-use crate::policy::operation::{State, UnixMillis};
+use crate::policy::operation::State;
 
 /// How long whoever asked waits for the journal.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -208,15 +208,6 @@ pub fn reason(text: &str) -> Result<String, String> {
 
 pub(super) fn bad(message: String) -> Refusal {
     Refusal::new("bad_request", message)
-}
-
-/// The time, as the journal counts it.
-#[must_use]
-pub fn now() -> UnixMillis {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -11,19 +11,22 @@ use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::books::{Books, Peer, ReadError, SHOWN_MAX, bad, change, cut, now, reason};
+use super::books::{Books, Peer, ReadError, SHOWN_MAX, bad, change, cut, reason};
 use super::commands::Refusal;
 use crate::journal::inbox::EventId;
 use crate::journal::read::{Depth, EventFilter, EventState, LIST_MAX};
 use crate::journal::{JournalError, Reader};
+use crate::net::clock::unix_millis;
 use crate::policy::operation::UnixMillis;
 
 /// Events that a list shows, if nobody says.
 pub const LIST_DEFAULT: u32 = 50;
-/// Bytes of a rejected body that are given. There may be 16 of them in one answer.
+/// Bytes of a rejected body that are given, if there are no more of them than [`REJECTED`]; of more, so much less of each.
 const REJECTED_MAX: usize = 256 << 10;
 /// Bytes of a rejected body up to which it is given as text, too: JSON may make six of each.
 const REJECTED_TEXT_MAX: usize = 16 << 10;
+/// Bodies that are kept for one callback.
+const REJECTED: usize = 16;
 
 /// A notification that was well-formed and that no key verified. No `Debug`: a bank's body may be in it.
 #[derive(Clone)]
@@ -40,7 +43,7 @@ pub struct RejectedBody {
     pub body: Vec<u8>,
 }
 
-/// How the gate is asked for the first and last ones that it rejected, oldest first.
+/// How the gate is asked for the first and last ones that it rejected, one callback's after the other's, oldest first.
 pub type RejectedFn = Arc<dyn Fn() -> Vec<RejectedBody> + Send + Sync>;
 
 /// `callbacks.list`: all of what is given must fit. No `Debug`: a session is in it.
@@ -174,9 +177,9 @@ impl Callbacks {
         let person = peer.person(reason(&asked.reason).map_err(bad)?);
         let (uid, login_uid) = (person.uid, person.login_uid);
         let done = match deed {
-            Deed::Retry => wait(journal.retry_event(id, person, now())).await,
-            Deed::Release => wait(journal.release_event(id, person, now())).await,
-            Deed::Drop => wait(journal.drop_event(id, person, now())).await,
+            Deed::Retry => wait(journal.retry_event(id, person, unix_millis())).await,
+            Deed::Release => wait(journal.release_event(id, person, unix_millis())).await,
+            Deed::Drop => wait(journal.drop_event(id, person, unix_millis())).await,
         };
         match done {
             Ok(()) => {}
@@ -223,10 +226,7 @@ impl Callbacks {
             .clone()
             .ok_or_else(|| Refusal::new("no_callbacks", message))?;
         // Megabytes may have to be written out.
-        let told = tokio::task::spawn_blocking(move || {
-            let rejected: Vec<_> = rejected().iter().map(rejection).collect();
-            json!({"rejected": rejected})
-        });
+        let told = tokio::task::spawn_blocking(move || rejections(&rejected()));
         told.await
             .map_err(|_| Refusal::new("internal", "the answer broke off"))
     }
@@ -237,15 +237,21 @@ async fn wait(work: impl Future<Output = Result<(), JournalError>>) -> Result<()
     change(work, |state, _| format!("it is {state}")).await
 }
 
-fn rejection(rejected: &RejectedBody) -> Value {
-    json!({
-        "at": rejected.at,
-        "source": rejected.source,
-        "reason": rejected.reason,
-        "headers": rejected.headers,
-        "bytes": rejected.body.len(),
-        "body": body(&rejected.body, REJECTED_MAX, REJECTED_TEXT_MAX),
-    })
+/// What was rejected, as the socket gives it: together never more than one answer may be long.
+fn rejections(rejected: &[RejectedBody]) -> Value {
+    let share = |most: usize| most.min(most.saturating_mul(REJECTED) / rejected.len().max(1));
+    let (most, text_most) = (share(REJECTED_MAX), share(REJECTED_TEXT_MAX));
+    let rejected = rejected.iter().map(|rejected| {
+        json!({
+            "at": rejected.at,
+            "source": rejected.source,
+            "reason": rejected.reason,
+            "headers": rejected.headers,
+            "bytes": rejected.body.len(),
+            "body": body(&rejected.body, most, text_most),
+        })
+    });
+    json!({"rejected": rejected.collect::<Vec<_>>()})
 }
 
 /// A body, as the socket gives it: `{"base64": …, "text": …, "cut": …}`, the text only where it is one and not longer than

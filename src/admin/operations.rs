@@ -9,10 +9,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::books::{Books, Peer, ReadError, SHOWN_MAX, bad, change, cut, now, reason};
+use super::books::{Books, Peer, ReadError, SHOWN_MAX, bad, change, cut, reason};
 use super::commands::Refusal;
 use crate::journal::read::{Depth, Filter, LIST_MAX};
 use crate::journal::{Reader, StoredAnswer};
+use crate::net::clock::unix_millis;
 use crate::policy::operation::{Key, MediaType, OperationId, Resolution, State};
 
 /// Operations that a list shows, if nobody says.
@@ -151,7 +152,7 @@ impl Operations {
             Found::Done => Resolution::Done,
             Found::NotSent => Resolution::NotSent,
         };
-        let work = journal.resolve(id, resolution, answer, person, now());
+        let work = journal.resolve(id, resolution, answer, person, unix_millis());
         let state = change(work, |state, listening| {
             if listening {
                 format!(
@@ -172,7 +173,7 @@ impl Operations {
         let id = parse_id(&asked.id).map_err(bad)?;
         let person = peer.person(reason(&asked.reason).map_err(bad)?);
         let (uid, login_uid) = (person.uid, person.login_uid);
-        let work = journal.release(id, person, now());
+        let work = journal.release(id, person, unix_millis());
         let state = change(work, |state, listening| match (state, listening) {
             (State::Done, _) => {
                 format!("operation {id} is done and its answer was delivered: it holds nothing")
@@ -199,7 +200,7 @@ impl Operations {
         let journal = self.0.journal()?;
         let person = peer.person(reason(&asked.reason).map_err(bad)?);
         let (uid, login_uid) = (person.uid, person.login_uid);
-        let work = journal.freeze(frozen, person, now());
+        let work = journal.freeze(frozen, person, unix_millis());
         // The journal takes either from any state.
         let changed = change(work, |state, _| format!("operation is {state}")).await?;
         match (changed, frozen) {

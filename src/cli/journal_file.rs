@@ -1,13 +1,14 @@
 //! Where an answer about the journal comes from: the running gate or, when there is none, the journal's file, which is only
 //! read. It does not know what is asked.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::client::{self, ClientError};
-use super::{Failure, PROBLEM, Target, complain};
+use super::{Failure, OK, PROBLEM, Target, complain, failed, print_json};
 use crate::admin::books::{self, ReadError};
 use crate::admin::commands::Request;
 use crate::journal::Reader;
@@ -30,9 +31,33 @@ pub(super) fn ask(target: &Target, request: &Request) -> Result<Value, Failure> 
     Ok(client::ask_within(&socket, &json!(request), DEADLINE)?)
 }
 
+/// Reads a document and prints it: as it is, or with `print` for people. Gives the exit code.
+pub(super) fn tell<D: DeserializeOwned>(
+    target: &Target,
+    request: &Request,
+    file: impl FnOnce(&Reader) -> Result<Value, ReadError>,
+    print: impl FnOnce(&D, Source, &mut dyn Write) -> io::Result<()>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let (document, source) = match read(target, request, file, err) {
+        Ok(read) => read,
+        Err(failure) => return failed(failure, target.json, out, err),
+    };
+    if target.json {
+        print_json(out, &document);
+        return OK;
+    }
+    let Ok(document) = serde_json::from_value(document) else {
+        return other_version(err);
+    };
+    let _ = print(&document, source, out);
+    OK
+}
+
 /// Asks the gate, or reads the journal's file if no gate listens: the question is most urgent when it is down. Whoever may
 /// open the file is its owner or root, and sees what operators see.
-pub(super) fn read(
+fn read(
     target: &Target,
     request: &Request,
     file: impl FnOnce(&Reader) -> Result<Value, ReadError>,

@@ -17,15 +17,16 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::Target;
 use super::by_hand::Input;
-use super::journal_file::{other_version, read};
+use super::journal_file::tell;
 use super::style::Style;
-use super::{OK, Target, failed, print_json};
 use crate::admin::books;
 use crate::admin::callbacks::{self as asked, LIST_DEFAULT, Which};
 use crate::admin::commands::Request;
 use crate::journal::Reader;
 use crate::journal::read::{Depth, LIST_MAX};
+use crate::net::clock::unix_millis;
 use crate::policy::units::parse_duration;
 
 /// What is done with callbacks.
@@ -149,7 +150,7 @@ pub(super) fn run(
 fn list(args: List, config: PathBuf, style: Style, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let target = args.target.with(config);
     let limit = args.limit;
-    let now = books::now();
+    let now = unix_millis();
     let ago = |span: Option<Duration>| span.map(|span| now.before(span).0);
     let list = asked::List {
         states: args.states,
@@ -167,19 +168,9 @@ fn list(args: List, config: PathBuf, style: Style, out: &mut dyn Write, err: &mu
     };
     let request = Request::ListEvents(list.clone());
     let file = |reader: &Reader| asked::list(reader, &list, depth);
-    let document = match read(&target, &request, file, err) {
-        Ok((document, _)) => document,
-        Err(failure) => return failed(failure, target.json, out, err),
-    };
-    if target.json {
-        print_json(out, &document);
-        return OK;
-    }
-    let Ok(list) = serde_json::from_value(document) else {
-        return other_version(err);
-    };
-    let _ = table::print(&list, limit, style, out);
-    OK
+    let print =
+        |list: &document::List, _, out: &mut dyn Write| table::print(list, limit, style, out);
+    tell(&target, &request, file, print, out, err)
 }
 
 fn show(args: Show, config: PathBuf, style: Style, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
@@ -193,17 +184,9 @@ fn show(args: Show, config: PathBuf, style: Style, out: &mut dyn Write, err: &mu
         id: args.id.clone(),
         body: args.body,
     });
-    let (document, source) = match read(&target, &request, file, err) {
-        Ok(read) => read,
-        Err(failure) => return failed(failure, target.json, out, err),
+    let print = |shown: &document::Shown, source, out: &mut dyn Write| {
+        show::print(shown, style, out)?;
+        show::advise(shown, source, out)
     };
-    if target.json {
-        print_json(out, &document);
-        return OK;
-    }
-    let Ok(shown) = serde_json::from_value(document) else {
-        return other_version(err);
-    };
-    let _ = show::print(&shown, style, out).and_then(|()| show::advise(&shown, source, out));
-    OK
+    tell(&target, &request, file, print, out, err)
 }

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::*;
 use crate::admin::callbacks::tests::{Came, rejected_one};
 use crate::cli::tests::world::{self, Done, World};
-use crate::cli::{PROBLEM, USAGE};
+use crate::cli::{OK, PROBLEM, USAGE};
 
 fn typed(args: &[&str], config: &str, word: Option<&str>) -> Done {
     world::typed("callbacks", args, config, word)
@@ -24,13 +23,7 @@ impl World {
     }
 
     fn callbacks(&self, args: &[&str], word: Option<&str>) -> Done {
-        typed(args, &self.config, word)
-    }
-
-    fn event_state(&self, id: &str) -> String {
-        let shown = self.callbacks(&["show", id, "--json"], None);
-        let shown: Value = serde_json::from_str(&shown.out).unwrap();
-        shown["state"].as_str().unwrap().to_owned()
+        self.typed("callbacks", args, word)
     }
 }
 
@@ -66,7 +59,7 @@ fn a_running_gate_is_asked_and_a_person_tries_again_with_a_typed_yes() {
             done.err
                 .contains("again? Type yes: priorgate: nothing was changed\n")
         );
-        assert_eq!(world.event_state(&id), "dead");
+        assert_eq!(world.state("callbacks", &id), "dead");
     }
     let done = world.callbacks(&retry, Some("yes\n"));
     assert_eq!(done.code, OK, "{}", done.err);
@@ -75,7 +68,7 @@ fn a_running_gate_is_asked_and_a_person_tries_again_with_a_typed_yes() {
         "{}",
         done.out
     );
-    assert_eq!(world.event_state(&id), "head");
+    assert_eq!(world.state("callbacks", &id), "head");
     let show = world.callbacks(&["show", &id, "--body"], None);
     assert!(
         show.out.contains("\nbody:\n  {\"id\":\"e1\""),
@@ -97,11 +90,11 @@ fn without_a_terminal_a_change_needs_a_yes_on_the_line() {
         ("retry", &again, "retried"),
     ] {
         let mut command = vec![deed, id, "--reason", "asked the bank"];
-        let before = world.event_state(id);
+        let before = world.state("callbacks", id);
         let refused = world.callbacks(&command, None);
         assert_eq!((refused.code, refused.out.as_str()), (USAGE, ""));
         assert!(refused.err.contains("--yes"), "{}", refused.err);
-        assert_eq!(world.event_state(id), before);
+        assert_eq!(world.state("callbacks", id), before);
         command.extend(["--yes", "--json"]);
         let changed = world.callbacks(&command, None);
         assert_eq!((changed.code, changed.err.as_str()), (OK, ""));

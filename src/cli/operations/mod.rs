@@ -16,10 +16,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::Target;
 use super::by_hand::Input;
-use super::journal_file::{other_version, read};
+use super::journal_file::tell;
 use super::style::Style;
-use super::{OK, Target, failed, print_json};
 use crate::admin::books;
 use crate::admin::commands::Request;
 use crate::admin::operations::{self as asked, LIST_DEFAULT};
@@ -193,19 +193,9 @@ fn list(args: List, config: PathBuf, style: Style, out: &mut dyn Write, err: &mu
     };
     let request = Request::List(list.clone());
     let file = |reader: &Reader| asked::list(reader, &list, depth);
-    let document = match read(&target, &request, file, err) {
-        Ok((document, _)) => document,
-        Err(failure) => return failed(failure, target.json, out, err),
-    };
-    if target.json {
-        print_json(out, &document);
-        return OK;
-    }
-    let Ok(list) = serde_json::from_value(document) else {
-        return other_version(err);
-    };
-    let _ = table::print(&list, limit, style, out);
-    OK
+    let print =
+        |list: &document::List, _, out: &mut dyn Write| table::print(list, limit, style, out);
+    tell(&target, &request, file, print, out, err)
 }
 
 fn show(args: Show, config: PathBuf, style: Style, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
@@ -219,17 +209,9 @@ fn show(args: Show, config: PathBuf, style: Style, out: &mut dyn Write, err: &mu
         id: args.id.clone(),
         body: args.body,
     });
-    let (document, source) = match read(&target, &request, file, err) {
-        Ok(read) => read,
-        Err(failure) => return failed(failure, target.json, out, err),
+    let print = |shown: &document::Shown, source, out: &mut dyn Write| {
+        show::print(shown, style, out)?;
+        show::advise(shown, source, out)
     };
-    if target.json {
-        print_json(out, &document);
-        return OK;
-    }
-    let Ok(shown) = serde_json::from_value(document) else {
-        return other_version(err);
-    };
-    let _ = show::print(&shown, style, out).and_then(|()| show::advise(&shown, source, out));
-    OK
+    tell(&target, &request, file, print, out, err)
 }

@@ -6,11 +6,10 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::*;
 use crate::admin::operations::BODY_MAX;
 use crate::admin::operations::tests::Came;
 use crate::cli::tests::world::{self, Done, World};
-use crate::cli::{CONFIG, PROBLEM, USAGE};
+use crate::cli::{CONFIG, OK, PROBLEM, USAGE};
 
 fn typed(args: &[&str], config: &str, word: Option<&str>) -> Done {
     world::typed("operations", args, config, word)
@@ -22,14 +21,8 @@ impl World {
         id.to_string()
     }
 
-    fn typed(&self, args: &[&str], word: Option<&str>) -> Done {
-        typed(args, &self.config, word)
-    }
-
-    fn state(&self, id: &str) -> String {
-        let shown = self.typed(&["show", id, "--json"], None);
-        let shown: Value = serde_json::from_str(&shown.out).unwrap();
-        shown["state"].as_str().unwrap().to_owned()
+    fn operations(&self, args: &[&str], word: Option<&str>) -> Done {
+        self.typed("operations", args, word)
     }
 }
 
@@ -37,15 +30,15 @@ impl World {
 fn a_running_gate_is_asked_and_a_person_resolves_with_a_typed_yes() {
     let world = World::up();
     let id = world.operation("k1", Came::Unknown);
-    let list = world.typed(
+    let list = world.operations(
         &["list", "--open", "--bank", "priorbank", "--key", "k1"],
         None,
     );
     assert_eq!((list.code, list.err.as_str()), (OK, ""));
     assert!(list.out.contains(&id), "{}", list.out);
-    let none = world.typed(&["list", "--state", "done"], None);
+    let none = world.operations(&["list", "--state", "done"], None);
     assert_eq!((none.code, none.out.as_str()), (OK, "no operations\n"));
-    let show = world.typed(&["show", &id], None);
+    let show = world.operations(&["show", &id], None);
     assert!(show.out.contains("/session_id=\"k1\""), "{}", show.out);
 
     let resolve = [
@@ -57,25 +50,25 @@ fn a_running_gate_is_asked_and_a_person_resolves_with_a_typed_yes() {
         "the bank's list has it",
     ];
     for word in ["no\n", "y\n", ""] {
-        let done = world.typed(&resolve, Some(word));
+        let done = world.operations(&resolve, Some(word));
         assert_eq!((done.code, done.out.as_str()), (PROBLEM, ""));
         assert!(done.err.contains("/session_id=\"k1\""), "{}", done.err);
         assert!(
             done.err
                 .contains("Type yes: priorgate: nothing was changed\n")
         );
-        assert_eq!(world.state(&id), "unknown");
+        assert_eq!(world.state("operations", &id), "unknown");
     }
-    let done = world.typed(&resolve, Some("yes\n"));
+    let done = world.operations(&resolve, Some("yes\n"));
     assert_eq!(done.code, OK, "{}", done.err);
     assert_eq!(
         done.out,
         format!("resolved: {id} is done: its key replays the answer that you gave\n")
     );
-    let again = world.typed(&[&resolve[..], &["--yes"]].concat(), None);
+    let again = world.operations(&[&resolve[..], &["--yes"]].concat(), None);
     assert_eq!((again.code, again.out.as_str()), (PROBLEM, ""));
     assert!(again.err.contains("is done: only one that is unknown"));
-    let show = world.typed(&["show", &id, "--body"], None);
+    let show = world.operations(&["show", &id, "--body"], None);
     assert!(show.out.contains("\nbody:\n  {}\n"), "{}", show.out);
     assert!(show.out.contains("resolved as done (uid "), "{}", show.out);
 }
@@ -103,27 +96,27 @@ fn without_a_terminal_a_change_needs_a_yes_on_the_line() {
     ];
     let release = ["release", &done, "--reason", "the order is gone"];
     for command in [&resolve[..], &release] {
-        let refused = world.typed(command, None);
+        let refused = world.operations(command, None);
         assert_eq!((refused.code, refused.out.as_str()), (USAGE, ""));
         assert!(refused.err.contains("--yes"), "{}", refused.err);
         let mut command = command.to_vec();
         command.extend(["--yes", "--json"]);
-        let changed = world.typed(&command, None);
+        let changed = world.operations(&command, None);
         assert_eq!((changed.code, changed.err.as_str()), (OK, ""));
         let result: Value = serde_json::from_str(&changed.out).unwrap();
         assert_eq!(result["state"], "done");
     }
-    let show = world.typed(&["show", &unknown, "--body", "--json"], None);
+    let show = world.operations(&["show", &unknown, "--body", "--json"], None);
     let show: Value = serde_json::from_str(&show.out).unwrap();
     assert_eq!(show["answer"]["status"], 201);
     assert_eq!(show["answer"]["body"], "{\"refund_id\":7}\n");
 
     fs::write(&body, " ".repeat(BODY_MAX + 1)).unwrap();
-    let long = world.typed(&resolve, None);
+    let long = world.operations(&resolve, None);
     assert_eq!(long.code, PROBLEM);
     assert!(long.err.contains("more than 65536 bytes"), "{}", long.err);
     fs::remove_file(&body).unwrap();
-    let gone = world.typed(&resolve, None);
+    let gone = world.operations(&resolve, None);
     assert_eq!(gone.code, PROBLEM);
     assert!(gone.err.contains("cannot read"), "{}", gone.err);
 }
@@ -136,11 +129,11 @@ fn guarded_requests_are_frozen_and_thawed() {
         ("thaw", "thawed: guarded", "it was not frozen"),
     ] {
         for says in [first, second] {
-            let done = world.typed(&[command, "--reason", "a restore"], None);
+            let done = world.operations(&[command, "--reason", "a restore"], None);
             assert_eq!((done.code, done.err.as_str()), (OK, ""));
             assert!(done.out.starts_with(says), "{}", done.out);
         }
-        let list = world.typed(&["list"], None);
+        let list = world.operations(&["list"], None);
         assert_eq!(list.out.contains("frozen"), command == "freeze");
     }
 }
@@ -151,7 +144,7 @@ fn while_the_gate_is_down_the_file_is_read_and_nothing_is_changed() {
     let id = world.operation("k1", Came::Sent);
     let undelivered = world.operation("k2", Came::Undelivered);
     // A journal in use by a gate that listens elsewhere is told apart from one that nobody has.
-    let list = world.typed(&["list", "--bank", "priorbank", "--key", "k1"], None);
+    let list = world.operations(&["list", "--bank", "priorbank", "--key", "k1"], None);
     assert_eq!(list.code, OK);
     assert!(list.out.contains(&id) && !list.out.contains(&undelivered));
     assert!(

@@ -4,6 +4,7 @@ use std::fs;
 use std::thread::{self, JoinHandle};
 
 use clap::Parser;
+use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
@@ -105,6 +106,16 @@ impl World {
         });
         world.gate = Some((end, thread));
         world
+    }
+
+    pub(crate) fn typed(&self, group: &str, args: &[&str], word: Option<&str>) -> Done {
+        typed(group, args, &self.config, word)
+    }
+
+    pub(crate) fn state(&self, group: &str, id: &str) -> String {
+        let shown = self.typed(group, &["show", id, "--json"], None);
+        let shown: Value = serde_json::from_str(&shown.out).unwrap();
+        shown["state"].as_str().unwrap().to_owned()
     }
 
     /// The same journal where no gate has it: its configuration, in a directory of its own.
