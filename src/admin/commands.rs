@@ -3,7 +3,7 @@
 //! It owns what each command needs of whoever asks, and the form of the answers. It sees bytes and a
 //! [`Peer`], never a socket; a reload is asked of `lifecycle` over a channel, and what concerns
 //! operations and callbacks of the journal ([`operations`](super::operations),
-//! [`callbacks`](super::callbacks)).
+//! [`callbacks`]).
 //!
 //! In: a [`Request`], as in `{"command": "status"}`. Out: `{"ok": true, "result": …}` or
 //! `{"ok": false, "error": {"code": …, "message": …}}`.

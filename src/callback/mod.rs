@@ -265,9 +265,9 @@ impl Callback {
     ) -> Result<Verdict, Refusal> {
         let deadline = Instant::now() + generation.timeouts.body;
         let overloaded = || Problem::new(Code::Overloaded, "too many verifications at a time");
-        let place = match timeout_at(deadline, Arc::clone(&self.verifying).acquire_owned()).await {
-            Ok(Ok(place)) => place,
-            Ok(Err(_)) | Err(_) => return Err(overloaded().into()),
+        let place = timeout_at(deadline, Arc::clone(&self.verifying).acquire_owned());
+        let Ok(Ok(place)) = place.await else {
+            return Err(overloaded().into());
         };
         let generation = Arc::clone(generation);
         let (method, path) = (head.method.clone(), head.path.to_owned());

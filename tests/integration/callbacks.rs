@@ -94,14 +94,14 @@ fn what_is_not_the_banks_is_refused_in_one_way_and_reaches_nobody() {
         let mut order = order(&format!("s-{fault}"), "APPROVED");
         (order.fault, order.attempts) = (Some(fault.to_owned()), Some(1));
         let sent = bank.sandbox().send_callback(order).unwrap();
-        eventually("the bank has its answer", || {
+        let answer = eventually("the bank has its answer", || {
             let events = bank.sandbox().callbacks();
             let event = events
                 .iter()
                 .find(|event| event.event_id == sent.event_id)?;
-            let answer = event.last_answer?;
-            Some(assert_eq!(answer, status, "{fault}"))
+            event.last_answer
         });
+        assert_eq!(answer, status, "{fault}");
     }
     // Raw: no answer says more than another.
     let socket = crate::support::client::Target::Unix(gate.path().join("callback.sock"));

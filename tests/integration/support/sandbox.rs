@@ -28,9 +28,10 @@ impl SandboxBank {
         callbacks.algorithm = algorithm;
         callbacks.retry_base = Duration::from_millis(50);
         callbacks.retry_longest = Duration::from_millis(400);
-        let mut options = Options::default();
-        options.callbacks = Some(callbacks);
-        Self::with(options)
+        Self::with(Options {
+            callbacks: Some(callbacks),
+            ..Options::default()
+        })
     }
 
     fn with(options: Options) -> Self {
