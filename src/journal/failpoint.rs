@@ -5,7 +5,7 @@
 //! `pause:<ms>`, `pause-file:<path>` (until that file exists, or half a minute).
 
 /// The works whose commits are places.
-pub const WORKS: [&str; 7] = [
+pub const WORKS: [&str; 10] = [
     "reserve",
     "sent",
     "finish",
@@ -13,6 +13,9 @@ pub const WORKS: [&str; 7] = [
     "resolve",
     "release",
     "freeze",
+    "accept",
+    "claim",
+    "settle",
 ];
 
 #[cfg(not(feature = "failpoints"))]

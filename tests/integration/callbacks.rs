@@ -11,7 +11,7 @@ use crate::support::sandbox::SandboxBank;
 use crate::support::shop::{Mood, SECRET, Shop};
 use crate::support::{eventually, until};
 
-const PATH: &str = "/bank/callback";
+pub(crate) const PATH: &str = "/bank/callback";
 
 pub(crate) fn setup(bank: &SandboxBank, shop: SocketAddr, algorithm: CallbackAlgorithm) -> Setup {
     let setup = Setup::new(bank.port());

@@ -5,6 +5,9 @@
 mod bank_connections;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
+mod callback_crash;
+#[cfg(feature = "sandbox")]
+#[cfg(test)]
 mod callbacks;
 #[cfg(test)]
 mod check;

@@ -130,11 +130,11 @@ impl Setup {
     /// The same with the command adjusted (environment, a wrapper).
     pub(crate) fn start_with(self, adjust: impl FnOnce(Command) -> Command) -> Gate {
         self.write();
-        launch(self.dir, adjust)
+        launch(self.dir, adjust, true)
     }
 }
 
-fn launch(dir: TempDir, adjust: impl FnOnce(Command) -> Command) -> Gate {
+fn launch(dir: TempDir, adjust: impl FnOnce(Command) -> Command, wait: bool) -> Gate {
     let mut command = Command::new(env!("CARGO_BIN_EXE_priorgate"));
     command
         .arg("run")
@@ -161,7 +161,9 @@ fn launch(dir: TempDir, adjust: impl FnOnce(Command) -> Command) -> Gate {
         log,
         reader: Some(reader),
     };
-    gate.wait_until_ready();
+    if wait {
+        gate.wait_until_ready();
+    }
     gate
 }
 
@@ -203,7 +205,16 @@ impl Gate {
         // It may be gone already: that is what some scenarios are about.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        launch(self.dir.take().unwrap(), adjust)
+        launch(self.dir.take().unwrap(), adjust, true)
+    }
+
+    /// The same without waiting for it: it may die before it is ready.
+    pub(crate) fn crash_and_restart_at_once(
+        mut self,
+        adjust: impl FnOnce(Command) -> Command,
+    ) -> Self {
+        self.kill();
+        launch(self.dir.take().unwrap(), adjust, false)
     }
 
     pub(crate) fn config(&self) -> PathBuf {
