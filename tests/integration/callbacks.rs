@@ -339,3 +339,118 @@ fn a_shop_that_did_not_answer_in_time_gets_its_minute() {
     assert_eq!(head["state"], "head", "{listed}");
     assert!(head["next_at"].as_i64().unwrap() - head["received_at"].as_i64().unwrap() >= 60_000);
 }
+
+/// The rows of `docs/transitions.md` under `transitions: hold`: the last status, the event's, and what is done.
+fn transitions() -> Vec<(String, String, String)> {
+    let table = include_str!("../../docs/transitions.md");
+    let (_, table) = table.split_once("## `transitions: hold`").unwrap();
+    let rows = table
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'));
+    let cells = |line: &str| -> Vec<String> {
+        let cells = line.trim_matches('|').split('|');
+        cells.map(|cell| cell.trim().to_owned()).collect()
+    };
+    let rows: Vec<Vec<String>> = rows.map(cells).collect();
+    let heads = rows[0][1..].to_vec();
+    let mut all = Vec::new();
+    for row in &rows[2..] {
+        for (head, cell) in heads.iter().zip(&row[1..]) {
+            all.push((row[0].clone(), head.clone(), cell.clone()));
+        }
+    }
+    all
+}
+
+#[test]
+fn every_cell_of_the_transition_table_is_what_the_running_gate_does() {
+    let algorithm = CallbackAlgorithm::Ed25519;
+    let (bank, shop) = (SandboxBank::with_callbacks(algorithm), Shop::open());
+    let gate = start(&bank, setup(&bank, shop.addr(), algorithm));
+    let table = transitions();
+    assert_eq!(table.len(), 30);
+    let session = |last: &str, event: &str| format!("{last}-{event}");
+    let firsts = table.iter().filter(|(last, ..)| last != "none");
+    for (last, event, _) in firsts.clone() {
+        send(&bank, order(&session(last, event), last));
+    }
+    until("the first of each is with the shop", || {
+        shop.acknowledged().len() == firsts.clone().count()
+    });
+    for (last, event, _) in &table {
+        send(&bank, order(&session(last, event), event));
+    }
+    let delivered = table
+        .iter()
+        .filter(|(_, _, cell)| !matches!(&**cell, "held" | "superseded"))
+        .count();
+    let sent = firsts.count() + table.len();
+    until("all are taken", || events(&gate)["accepted"] == sent);
+    until("what may be delivered is", || {
+        shop.acknowledged().len() == sent - table.len() + delivered
+    });
+    for (last, event, cell) in &table {
+        let ask = json!({"command": "callbacks.list", "session": session(last, event)});
+        let listed = gate.tell(&ask).unwrap();
+        let latest = &listed["result"]["events"][0];
+        let (state, mark) = match &**cell {
+            "held" | "superseded" => (&**cell, "stale"),
+            mark => ("delivered", mark),
+        };
+        assert_eq!(latest["state"], state, "{last} → {event}: {listed}");
+        assert_eq!(latest["mark"], mark, "{last} → {event}");
+    }
+}
+
+#[test]
+fn any_bytes_in_any_pieces_reach_the_shop_as_they_are() {
+    use std::io::Write;
+
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+    use base64ct::{Base64, Encoding};
+
+    let bank = SandboxBank::with_callbacks(CallbackAlgorithm::Ed25519);
+    let shop = Shop::open();
+    let setup = setup(&bank, shop.addr(), CallbackAlgorithm::Ed25519);
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let key = Base64::encode_string(pair.public_key().as_ref());
+    replace(&setup.path().join("bank-callback.pem"), &key);
+    let gate = setup.start();
+    let socket = crate::support::client::Target::Unix(gate.path().join("callback.sock"));
+    // Bytes that are no JSON, no UTF-8, and no multiple of anything; cut where a parser would not like it.
+    for (number, cuts) in [
+        (0, vec![]),
+        (1, vec![1]),
+        (2, vec![40, 41]),
+        (3, vec![3, 500, 9_000]),
+    ] {
+        let body: Vec<u8> = (0..10_007_usize)
+            .map(|at| u8::try_from((at * 7 + number * 31) % 256).unwrap())
+            .collect();
+        let signature = Base64::encode_string(pair.sign(&body).as_ref());
+        let header = format!("X-Signature: {signature}\r\n");
+        let request = crate::support::client::post(PATH, &header, &body);
+        let mut caller = socket.connect();
+        let mut from = 0;
+        for cut in cuts.into_iter().chain([request.len()]) {
+            caller.write_all(&request[from..cut]).unwrap();
+            from = cut;
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
+        }
+        assert_eq!(caller.answer().status, 200);
+        until("it is delivered", || shop.deliveries().len() == number + 1);
+        assert_eq!(shop.deliveries()[number].body, body);
+        assert_eq!(
+            shop.deliveries()[number].header("priorgate-session"),
+            "unknown"
+        );
+        // One bit of it changed, anywhere, is nobody's.
+        for at in [0, 5_003, body.len() - 1] {
+            let mut forged = body.clone();
+            forged[at] ^= 1;
+            let answer = socket.post(PATH, &header, &forged);
+            assert_eq!(answer.status, 503);
+        }
+    }
+}
