@@ -209,6 +209,7 @@ impl Gate {
     }
 
     /// The same without waiting for it: it may die before it is ready.
+    #[cfg(feature = "sandbox")]
     pub(crate) fn crash_and_restart_at_once(
         mut self,
         adjust: impl FnOnce(Command) -> Command,
