@@ -342,7 +342,9 @@ async fn read(body: Incoming, limit: usize, deadline: Instant) -> Result<Bytes, 
 }
 
 fn unavailable(error: &JournalError) -> Problem {
-    Problem::new(Code::JournalUnavailable, format!("{error}: send it again"))
+    // The cause is for the operator's log: the bank is on the other side of the internet.
+    tracing::warn!(%error, "a verified event was not kept; the bank is asked to send it again");
+    Problem::new(Code::JournalUnavailable, "not kept: send it again")
 }
 
 fn head_problem(refusal: &guard::Refusal) -> Problem {
