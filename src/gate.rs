@@ -6,6 +6,7 @@
 pub mod ingress;
 pub mod ledger;
 pub mod material;
+pub mod reload;
 pub mod status;
 
 use std::io;
@@ -78,49 +79,6 @@ pub enum StartError {
     /// The runtime, a thread or a descriptor.
     #[error("the system refused a thread or a descriptor")]
     System(#[from] io::Error),
-}
-
-/// Why a reload changed nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
-    /// The file.
-    #[error(transparent)]
-    Config(#[from] config::ConfigError),
-    /// A file that the configuration names.
-    #[error("banks: {bank}: {source}")]
-    Material {
-        /// The bank's name.
-        bank: String,
-        /// What is wrong.
-        #[source]
-        source: Box<MaterialError>,
-    },
-    /// A file that the configuration of a callback names.
-    #[error("callbacks: {callback}: {source}")]
-    Callback {
-        /// The callback's name.
-        callback: String,
-        /// What is wrong.
-        #[source]
-        source: Box<ingress::MaterialError>,
-    },
-    /// The new state lacks what open operations depend on.
-    #[error("{0}")]
-    OpenOperations(String),
-    /// What only a new process can change.
-    #[error("restart needed: {0}")]
-    RestartNeeded(String),
-    /// The runtime, a thread or a descriptor.
-    #[error("the system refused a thread or a descriptor")]
-    System(#[from] io::Error),
-}
-
-/// A new generation of every bank, read and checked, not yet published.
-#[derive(Debug)]
-pub struct Replacement {
-    config: Config,
-    materials: Vec<Material>,
-    callbacks: Vec<ingress::Material>,
 }
 
 /// The running gate.
@@ -361,41 +319,6 @@ fn url_of(bank: &config::Bank) -> String {
     format!("{scheme}://{}", bank.remote.authority)
 }
 
-impl Replacement {
-    /// Reads the file and everything it names again. Blocks: call it from a blocking thread.
-    ///
-    /// # Errors
-    /// [`ReloadError::Config`] and [`ReloadError::Material`].
-    pub fn read(path: &std::path::Path) -> Result<Self, ReloadError> {
-        let config = Config::load(path)?;
-        let materials = config
-            .banks
-            .iter()
-            .map(|bank| {
-                Material::load(bank).map_err(|source| ReloadError::Material {
-                    bank: bank.name.clone(),
-                    source: Box::new(source),
-                })
-            })
-            .collect::<Result<_, _>>()?;
-        let callbacks = config
-            .callbacks
-            .iter()
-            .map(|callback| {
-                ingress::Material::load(callback).map_err(|source| ReloadError::Callback {
-                    callback: callback.name.clone(),
-                    source: Box::new(source),
-                })
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            config,
-            materials,
-            callbacks,
-        })
-    }
-}
-
 impl Gate {
     /// What the process knows about its own life: phase, last reload.
     #[must_use]
@@ -425,61 +348,6 @@ impl Gate {
     #[must_use]
     pub fn journal(&self) -> Option<&Journal> {
         self.ledger.as_ref().map(|facts| &facts.journal)
-    }
-
-    /// Publishes a new generation of every bank and retires the old ones. All or nothing.
-    ///
-    /// # Errors
-    /// [`ReloadError::RestartNeeded`] when something changed that a running process keeps; nothing is published then.
-    pub fn replace(&mut self, replacement: Replacement) -> Result<u64, ReloadError> {
-        let Replacement {
-            config,
-            materials,
-            callbacks,
-        } = replacement;
-        if let Some(change) = needs_restart(&self.config, &config) {
-            return Err(ReloadError::RestartNeeded(change));
-        }
-        if let Some(facts) = &self.ledger {
-            facts.fits(&config).map_err(ReloadError::OpenOperations)?;
-        }
-        let mut next = Vec::with_capacity(self.banks.len());
-        let mut number = 0;
-        for (((gate, bank), old), material) in self
-            .banks
-            .iter()
-            .zip(&config.banks)
-            .zip(&self.config.banks)
-            .zip(materials)
-        {
-            let current = gate.egress.generation();
-            number = current.number.saturating_add(1);
-            let resolver = if (&bank.remote, &bank.dns) == (&old.remote, &old.dns) {
-                Arc::clone(current.bank.resolver())
-            } else {
-                Arc::new(Resolver::start(&bank.remote, &bank.dns)?)
-            };
-            let counts = Arc::clone(&gate.counts);
-            next.push(generation(
-                number,
-                bank,
-                material,
-                resolver,
-                &self.handshakes,
-                counts,
-            ));
-        }
-        for (gate, generation) in self.banks.iter().zip(next) {
-            let old = gate.publish.send_replace(Arc::new(generation));
-            old.bank.retire();
-        }
-        let replaced = self.callbacks.iter().zip(&config.callbacks).zip(callbacks);
-        for ((gate, callback), material) in replaced {
-            gate.replace(callback, material);
-        }
-        self.config = config;
-        self.warn_of_expiry();
-        Ok(number)
     }
 
     /// Stops accepting, lets what runs finish until the deadline, then stops the admin listeners.
@@ -537,61 +405,5 @@ impl Gate {
             tokio::spawn(admin::serve_tcp(listener, status, end.clone()));
         }
         Ok(())
-    }
-}
-
-/// The first thing that a running process cannot change.
-fn needs_restart(old: &Config, new: &Config) -> Option<String> {
-    let names = |config: &Config| {
-        config
-            .banks
-            .iter()
-            .map(|bank| bank.name.clone())
-            .collect::<Vec<_>>()
-    };
-    if names(old) != names(new) {
-        return Some("the list of banks has changed".to_owned());
-    }
-    for (old, new) in old.banks.iter().zip(&new.banks) {
-        let sockets = |bank: &config::Bank| bank.listen.iter().map(socket_of).collect::<Vec<_>>();
-        if sockets(old) != sockets(new) {
-            return Some(format!("the listeners of bank {} have changed", new.name));
-        }
-        if old.limits.connections != new.limits.connections {
-            return Some(format!(
-                "limits.connections of bank {} has changed",
-                new.name
-            ));
-        }
-    }
-    if (&old.admin.unix, old.admin.tcp) != (&new.admin.unix, new.admin.tcp) {
-        return Some("admin has changed".to_owned());
-    }
-    if let Some(change) = ingress::needs_restart(&old.callbacks, &new.callbacks) {
-        return Some(change);
-    }
-    if old.journal != new.journal {
-        return Some("journal has changed".to_owned());
-    }
-    if old.threads != new.threads {
-        return Some("threads has changed".to_owned());
-    }
-    if old.log != new.log {
-        return Some("log has changed".to_owned());
-    }
-    None
-}
-
-/// A listener without what it asks of its callers, which a reload may change.
-fn socket_of(listen: &Listen) -> Listen {
-    match listen {
-        Listen::Unix { socket, .. } => Listen::Unix {
-            socket: socket.clone(),
-            callers: Vec::new(),
-        },
-        Listen::Tcp { addr, .. } => Listen::Tcp {
-            addr: *addr,
-            access: config::TcpAccess::OpenToEveryLocalUser,
-        },
     }
 }
