@@ -100,6 +100,12 @@ CREATE UNIQUE INDEX callback_session_head ON callback (source, session) WHERE st
 CREATE INDEX callback_due ON callback (source, next_at) WHERE state = 'head';
 CREATE INDEX callback_lease ON callback (lease_until) WHERE state = 'claimed';
 CREATE INDEX callback_waiting ON callback (source, session, row) WHERE state = 'waiting';
+CREATE INDEX callback_pending ON callback (source, session) WHERE status = 'PENDING' AND state IN ('waiting', 'head');
+CREATE INDEX callback_held ON callback (source, session, row) WHERE state = 'held';
+CREATE INDEX callback_told ON callback (source, session, row) WHERE status IS NOT NULL
+    AND state IN ('waiting', 'head', 'claimed', 'delivered');
+CREATE INDEX callback_news ON callback (source, session, row) WHERE status IS NOT NULL AND state = 'delivered';
+CREATE INDEX callback_refunded ON callback (source, session) WHERE status = 'REFUNDED' AND state = 'delivered';
 CREATE INDEX callback_session ON callback (source, session, row);
 CREATE INDEX callback_open ON callback (state) WHERE ended_at IS NULL;
 CREATE INDEX callback_ended ON callback (ended_at) WHERE ended_at IS NOT NULL;

@@ -3,9 +3,13 @@
 // `cfg(test)` tells clippy that these are tests, helpers included.
 #[cfg(test)]
 mod bank_connections;
+#[cfg(test)]
+mod callback_backlog;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
 mod callback_crash;
+#[cfg(test)]
+mod callback_openssl;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
 mod callbacks;

@@ -65,7 +65,7 @@ pub(super) fn accept(
         return Ok(known);
     }
     let same_id = connection
-        .prepare_cached("SELECT 1 FROM callback WHERE source = ?1 AND event = ?2 LIMIT 1")?
+        .prepare_cached("SELECT 1 FROM callback INDEXED BY callback_event WHERE source = ?1 AND event = ?2 AND state <> 'repeated' LIMIT 1")?
         .exists((&event.source, &event.event))?;
     let before = before(connection, &event.source, &session, QUEUED)?;
     let transition = match event.status {
@@ -148,26 +148,41 @@ fn known(
     Ok(Some(Accepted::Repeated(EventId(row))))
 }
 
-/// Which earlier events count.
-const QUEUED: &str = "state IN ('waiting', 'head', 'claimed', 'delivered')";
-const DELIVERED: &str = "state = 'delivered'";
+/// Which earlier events count. Word for word the condition of a partial index, which is named: without statistics SQLite
+/// prefers the index of the whole session, and would walk through its backlog at every look.
+#[derive(Clone, Copy)]
+struct Counted {
+    index: &'static str,
+    condition: &'static str,
+}
+
+const QUEUED: Counted = Counted {
+    index: "callback_told",
+    condition: "state IN ('waiting', 'head', 'claimed', 'delivered')",
+};
+const DELIVERED: Counted = Counted {
+    index: "callback_news",
+    condition: "state = 'delivered'",
+};
 
 fn before(
     connection: &Connection,
     source: &str,
     session: &str,
-    counted: &str,
+    counted: Counted,
 ) -> rusqlite::Result<Before> {
+    let Counted { index, condition } = counted;
     let last = connection
         .prepare_cached(&format!(
-            "SELECT status FROM callback WHERE source = ?1 AND session = ?2 AND status IS NOT NULL AND {counted}
-             ORDER BY row DESC LIMIT 1"
+            "SELECT status FROM callback INDEXED BY {index} WHERE source = ?1 AND session = ?2 AND status IS NOT NULL
+             AND {condition} ORDER BY row DESC LIMIT 1"
         ))?
         .query_row((source, session), |row| row.get(0))
         .optional()?;
     let refund_delivered = connection
         .prepare_cached(
-            "SELECT 1 FROM callback WHERE source = ?1 AND session = ?2 AND status = 'REFUNDED' AND state = 'delivered'",
+            "SELECT 1 FROM callback INDEXED BY callback_refunded
+             WHERE source = ?1 AND session = ?2 AND status = 'REFUNDED' AND state = 'delivered' LIMIT 1",
         )?
         .exists((source, session))?;
     Ok(Before {
@@ -189,12 +204,13 @@ fn supersede(
         if !status::is_superseded(queued, later) {
             continue;
         }
+        // The status is a literal for the sake of the partial index, as in DUE.
         connection
-            .prepare_cached(
-                "UPDATE callback SET state = 'superseded', ended_at = ?1 WHERE source = ?2 AND session = ?3 AND status = ?4
-                 AND state IN ('waiting', 'head') AND row <> ?5",
-            )?
-            .execute((now.0, source, session, queued, row))?;
+            .prepare_cached(&format!(
+                "UPDATE callback INDEXED BY callback_pending SET state = 'superseded', ended_at = ?1
+                 WHERE source = ?2 AND session = ?3 AND status = '{queued}' AND state IN ('waiting', 'head') AND row <> ?4"
+            ))?
+            .execute((now.0, source, session, row))?;
     }
     Ok(())
 }
@@ -207,7 +223,8 @@ fn judge_held(
     policy: Policy,
 ) -> rusqlite::Result<()> {
     let mut held = connection.prepare_cached(
-        "SELECT row, status FROM callback WHERE source = ?1 AND session = ?2 AND state = 'held' ORDER BY row",
+        "SELECT row, status FROM callback INDEXED BY callback_held
+         WHERE source = ?1 AND session = ?2 AND state = 'held' ORDER BY row",
     )?;
     let held = held
         .query_map((source, session), |row| {
@@ -230,7 +247,7 @@ fn promote(connection: &Connection, source: &str, session: &str) -> rusqlite::Re
     connection
         .prepare_cached(
             "UPDATE callback SET state = 'head' WHERE row =
-             (SELECT min(row) FROM callback WHERE source = ?1 AND session = ?2 AND state = 'waiting')
+             (SELECT min(row) FROM callback INDEXED BY callback_waiting WHERE source = ?1 AND session = ?2 AND state = 'waiting')
              AND NOT EXISTS (SELECT 1 FROM callback WHERE source = ?1 AND session = ?2 AND state IN ('head', 'claimed'))",
         )?
         .execute((source, session))
@@ -246,8 +263,8 @@ fn wake(
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "UPDATE callback SET next_at = min(next_at, max(?1, earliest_at))
-             WHERE source = ?2 AND session = ?3 AND state = 'head'",
+            "UPDATE callback INDEXED BY callback_session_head SET next_at = min(next_at, max(?1, earliest_at))
+             WHERE source = ?2 AND session = ?3 AND state IN ('head', 'claimed') AND state = 'head'",
         )?
         .execute((now.0, source, session))
         .map(drop)
@@ -433,7 +450,8 @@ fn give_way(
     let find = |condition: &str| {
         connection
             .prepare_cached(&format!(
-                "SELECT min(row) FROM callback WHERE source = ?1 AND session = ?2 AND state = 'waiting' AND {condition}"
+                "SELECT min(row) FROM callback INDEXED BY callback_waiting
+                 WHERE source = ?1 AND session = ?2 AND state = 'waiting' AND {condition}"
             ))?
             .query_row((source, session, id.0), |row| row.get::<_, Option<i64>>(0))
     };

@@ -5,6 +5,8 @@ use rusqlite::Connection;
 use super::*;
 use crate::journal::tests::{NOW, Place};
 
+mod backlog;
+
 const LEASE: Duration = Duration::from_secs(60);
 
 pub(crate) fn event(id: &str, session: &str, status: Status) -> Event {

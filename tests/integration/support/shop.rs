@@ -97,6 +97,11 @@ impl Shop {
         self.seen.deliveries.lock().unwrap().clone()
     }
 
+    /// How many deliveries there were.
+    pub(crate) fn count(&self) -> usize {
+        self.seen.deliveries.lock().unwrap().len()
+    }
+
     pub(crate) fn acknowledged(&self) -> Vec<Delivery> {
         let mut all = self.deliveries();
         all.retain(|delivery| delivery.acknowledged);
