@@ -10,6 +10,8 @@ use std::time::Duration;
 use priorgate::policy::webhook::{WebhookSecret, acknowledgement, sign};
 use standardwebhooks::Webhook;
 
+use super::until;
+
 /// Shared with the gate.
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -72,21 +74,28 @@ impl Shop {
             at_once: Mutex::default(),
             ended: AtomicBool::new(false),
         });
-        let shared = Arc::clone(&seen);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if shared.ended.load(Ordering::SeqCst) {
-                    return;
-                }
-                let seen = Arc::clone(&shared);
-                std::thread::spawn(move || seen.serve(stream));
-            }
-        });
+        serve_on(listener, Arc::clone(&seen));
         Self { addr, seen }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Nobody takes a connection any more, as when the web server is stopped.
+    pub(crate) fn close(&self) {
+        self.seen.ended.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.addr);
+        until("the shop is closed", || {
+            TcpStream::connect(self.addr).is_err()
+        });
+    }
+
+    /// After [`Self::close`].
+    pub(crate) fn reopen(&self) {
+        self.seen.ended.store(false, Ordering::SeqCst);
+        let listener = TcpListener::bind(self.addr).unwrap();
+        serve_on(listener, Arc::clone(&self.seen));
     }
 
     pub(crate) fn mood(&self, mood: Mood) {
@@ -119,6 +128,18 @@ impl Drop for Shop {
         self.seen.ended.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.addr);
     }
+}
+
+fn serve_on(listener: TcpListener, shared: Arc<Seen>) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            if shared.ended.load(Ordering::SeqCst) {
+                return;
+            }
+            let seen = Arc::clone(&shared);
+            std::thread::spawn(move || seen.serve(stream));
+        }
+    });
 }
 
 impl Seen {
