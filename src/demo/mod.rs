@@ -3,10 +3,12 @@
 //! It makes a throw-away PKI, starts the sandbox bank in this process and the real gate in another, plays the scenario
 //! and prints what happened. It owns the stage; what is played is in `scenario`.
 
+mod callbacks;
 mod client;
 mod process;
 mod refunds;
 mod scenario;
+mod shop;
 mod stage;
 
 use std::io::{self, Write};
@@ -67,9 +69,15 @@ fn play(options: &Options, style: Style, out: &mut dyn Write) -> Result<bool, Fa
     )?;
     writeln!(out, "  {:<6} {}", "gate", quoted(&stage.socket))?;
     writeln!(out, "  {:<6} http://{}", "", stage.tcp)?;
+    writeln!(
+        out,
+        "  {:<6} http://{}   takes what the gate delivers; it is not a shop",
+        "shop",
+        stage.shop.addr()
+    )?;
     writeln!(out, "  {:<6} {}", "files", quoted(stage.dir()))?;
     writeln!(out)?;
-    let good = scenario::play(&stage, style, out)?;
+    let good = scenario::play(&mut stage, style, out)?;
     if options.once || stage.is_interrupted() {
         return Ok(good);
     }

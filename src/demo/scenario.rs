@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::client::{Answer, Target, send};
-use super::refunds;
 use super::stage::Stage;
+use super::{callbacks, refunds};
 use crate::cli::style::Style;
 
 /// An order as the shop sends it; the prices add up, the names are Cyrillic.
@@ -51,7 +51,7 @@ impl Show<'_> {
 }
 
 /// Plays every step; gives whether all went as they should.
-pub(super) fn play(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Result<bool> {
+pub(super) fn play(stage: &mut Stage, style: Style, out: &mut dyn Write) -> io::Result<bool> {
     let socket = Target::Socket(stage.socket.clone());
     let tcp = Target::Tcp(stage.tcp);
     let mut session = String::new();
@@ -94,6 +94,7 @@ pub(super) fn play(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Resu
     show.step("status of the session", expect_member(answer, "status"))?;
 
     refunds::play(stage, &mut show, &session)?;
+    callbacks::play(stage, &mut show, &session)?;
 
     let answer = send(&socket, "POST", "/installment/s1/delete", &[], "");
     show.step(

@@ -8,16 +8,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64ct::{Base64, Encoding};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::PATIENCE;
 use super::process::{GateProcess, Interrupt};
-use crate::sandbox::{self, Sandbox};
+use super::shop::Shop;
+use crate::policy::webhook::WebhookSecret;
+use crate::sandbox::{self, CallbackOptions, CallbackUrl, Sandbox};
 use crate::tls::trust::Trust;
 
 /// The first line of a configuration of ours: a directory that holds one may be written anew.
 const MARK: &str = "# Made by `priorgate demo`: a throw-away bank and a throw-away certificate.";
+
+/// Where the bank sends its notifications, and where the shop takes them.
+const CALLBACK_PATH: &str = "/bank/priorbank/callback";
+const APP_PATH: &str = "/bitrix/tools/sale_ps_result.php";
 
 /// Everything that the scenario needs, up and running.
 pub(super) struct Stage {
@@ -27,7 +34,9 @@ pub(super) struct Stage {
     pub(super) down_socket: PathBuf,
     pub(super) tcp: SocketAddr,
     pub(super) admin: SocketAddr,
+    pub(super) callback: SocketAddr,
     pub(super) token: String,
+    pub(super) shop: Shop,
     interrupt: Interrupt,
     // Dropped in this order: the gate before its bank, the files last.
     gate: GateProcess,
@@ -49,6 +58,8 @@ pub(super) enum StageError {
     NotOurs { path: PathBuf },
     #[error("the sandbox bank did not start: {0}")]
     Sandbox(#[source] io::Error),
+    #[error("the toy shop did not open: {0}")]
+    Shop(#[source] io::Error),
     #[error("the gate did not start: {0}")]
     Gate(String),
 }
@@ -73,8 +84,9 @@ impl Stage {
             let _ = fs::remove_file(dir.path.join(old));
         }
         let token = make_token(&dir.path)?;
+        let shop = open_shop(&dir.path)?;
         let config = dir.path.join("config.yaml");
-        write(&config, &config_text(bank, free_port()?))?;
+        write(&config, &config_text(bank, free_port()?, shop.addr()))?;
         let log = create(&dir.path.join("gate.log"))?;
         let mut gate = GateProcess::start(&config, log).map_err(gate_error)?;
         let status = gate.wait_until_ready(&dir.path, &interrupt)?;
@@ -92,12 +104,21 @@ impl Stage {
             down_socket: dir.path.join("down.sock"),
             tcp: address("/banks/0/listen/1/tcp")?,
             admin: address("/admin/tcp")?,
+            callback: address("/callbacks/0/listen/0/tcp")?,
             token,
+            shop,
             interrupt,
             gate,
             sandbox,
             dir,
         };
+        let url = CallbackUrl::tcp(stage.callback, CALLBACK_PATH);
+        url.map_err(io::Error::other)
+            .and_then(|url| {
+                let redirected = stage.sandbox().redirect_callbacks(url);
+                redirected.map_err(io::Error::other)
+            })
+            .map_err(StageError::Sandbox)?;
         write(&stage.dir().join("demo.env"), &stage.env_text())?;
         write(&stage.dir().join("order.json"), super::scenario::ORDER)?;
         Ok(stage)
@@ -106,6 +127,11 @@ impl Stage {
     /// Where everything lies.
     pub(super) fn dir(&self) -> &Path {
         &self.dir.path
+    }
+
+    /// The bank.
+    pub(super) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox.sandbox
     }
 
     /// Whether the demo was told to end.
@@ -166,13 +192,15 @@ impl Stage {
 
     fn env_text(&self) -> String {
         format!(
-            "EGRESS_URL=http://{}\nEGRESS_SOCKET={}\nEGRESS_TOKEN_FILE={}\nBANK_URL=https://{}\nBANK_CONTROL_URL=http://{}\nADMIN_URL=http://{}\n",
+            "EGRESS_URL=http://{}\nEGRESS_SOCKET={}\nEGRESS_TOKEN_FILE={}\nBANK_URL=https://{}\nBANK_CONTROL_URL=http://{}\nADMIN_URL=http://{}\nCALLBACK_URL=http://{}{CALLBACK_PATH}\nAPP_URL=http://{}{APP_PATH}\n",
             self.tcp,
             self.socket.display(),
             self.dir().join("php.token").display(),
             self.bank,
             self.control,
             self.admin,
+            self.callback,
+            self.shop.addr(),
         )
     }
 }
@@ -183,8 +211,13 @@ impl SandboxThread {
             .enable_all()
             .build()
             .map_err(StageError::Sandbox)?;
+        // The gate's address is known only once it runs.
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        let nowhere = CallbackUrl::tcp(nobody, CALLBACK_PATH)
+            .map_err(|error| StageError::Sandbox(io::Error::other(error)))?;
         let options = sandbox::Options {
             dir: Some(dir.to_owned()),
+            callbacks: Some(CallbackOptions::new(nowhere)),
             ..sandbox::Options::default()
         };
         let sandbox = runtime
@@ -267,8 +300,23 @@ impl Drop for StageDir {
 }
 
 fn make_token(dir: &Path) -> Result<String, StageError> {
-    let path = dir.join("php.token");
-    let mut random = [0_u8; 24];
+    let token: String = random::<24>()?
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    write(&dir.join("php.token"), &token)?;
+    Ok(token)
+}
+
+fn open_shop(dir: &Path) -> Result<Shop, StageError> {
+    let text = format!("whsec_{}", Base64::encode_string(&random::<32>()?));
+    write(&dir.join("deliver.secret"), &text)?;
+    let secret = WebhookSecret::parse(&text).map_err(io::Error::other);
+    secret.and_then(Shop::open).map_err(StageError::Shop)
+}
+
+fn random<const N: usize>() -> Result<[u8; N], StageError> {
+    let mut random = [0_u8; N];
     fs::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut random))
         .map_err(|source| StageError::File {
@@ -276,9 +324,7 @@ fn make_token(dir: &Path) -> Result<String, StageError> {
             path: "/dev/urandom".into(),
             source,
         })?;
-    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    write(&path, &token)?;
-    Ok(token)
+    Ok(random)
 }
 
 /// A port that nobody listens on: the bank that is down.
@@ -289,7 +335,7 @@ fn free_port() -> Result<u16, StageError> {
         .map_err(gate_error)
 }
 
-fn config_text(bank: SocketAddr, nobody: u16) -> String {
+fn config_text(bank: SocketAddr, nobody: u16, shop: SocketAddr) -> String {
     let uid = rustix::process::getuid().as_raw();
     let port = bank.port();
     let identity = "tls: {min_version: \"1.3\"}
@@ -317,6 +363,19 @@ banks:
       - {{unix: down.sock, mode: \"0660\", callers: [{uid}]}}
     routes:
       - {{name: create, method: POST, path: /installment/create}}
+callbacks:
+  - name: priorbank
+    listen: [{{tcp: \"127.0.0.1:0\"}}]
+    path: {CALLBACK_PATH}
+    signature:
+      header: X-Signature
+      keys: [{{id: sandbox, algorithm: rsa-pkcs1-sha256, file: bank-callback.pem}}]
+    event: {{id: [/event_id], session: /session_id, status: /status}}
+    deliver:
+      url: http://{shop}{APP_PATH}?BX_HANDLER=PRIORBANK
+      host: shop.example
+      secret_files: [deliver.secret]
+      retry: [500ms]
 admin: {{unix: admin.sock, mode: \"0600\", operators: [{uid}], tcp: \"127.0.0.1:0\"}}
 log: {{format: json, level: info}}
 journal: {{sqlite: journal.db, allow_volatile: true}}
