@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod material;
 pub mod reload;
 pub mod status;
+mod tidy;
 
 use std::io;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use crate::bank::resolve::Resolver;
 use crate::bank::send::{Counts, Parts};
 use crate::config::{self, Config, Listen};
 use crate::egress::{Egress, Generation};
+use crate::journal::inbox::keep::AcceptedKey;
 use crate::journal::{Journal, OpenError};
 use crate::net::accept;
 use crate::net::exchange::AnswerLimits;
@@ -93,6 +95,8 @@ pub struct Gate {
     life: Arc<Life>,
     ledger: Option<Facts>,
     callbacks: Vec<CallbackGate>,
+    /// What verifies notifications, for the tidying.
+    keys: watch::Sender<Arc<[AcceptedKey]>>,
 }
 
 /// One bank of the running gate.
@@ -173,7 +177,10 @@ impl Prepared {
             admin_unix,
             admin_tcp,
         } = self;
-        let ledger = ledger.map(Ledger::start).transpose()?;
+        let (keys, keys_in_force) = watch::channel(tidy::keys_of(&config));
+        let ledger = ledger
+            .map(|ledger| ledger.start(keys_in_force))
+            .transpose()?;
         let journal = ledger.as_ref().map(|facts| &facts.journal);
         let (draining, drain) = watch::channel(false);
         let (ended, end) = watch::channel(false);
@@ -232,6 +239,7 @@ impl Prepared {
             life,
             ledger,
             callbacks,
+            keys,
         };
         gate.warn_of_expiry();
         let view = status::View::new(&gate, served, admin_tcp.as_ref().and_then(Bound::tcp_addr));

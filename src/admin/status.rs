@@ -113,6 +113,18 @@ pub struct Callback {
     pub rejected: u64,
     /// Notifications refused for anything else.
     pub refused: u64,
+    /// Events that the shop has not taken yet.
+    #[serde(default)]
+    pub waiting: u64,
+    /// When the oldest of them came.
+    #[serde(default)]
+    pub oldest: Option<Timestamp>,
+    /// Events that wait for a person, as contradictions.
+    #[serde(default)]
+    pub held: u64,
+    /// Events that were given up.
+    #[serde(default)]
+    pub dead: u64,
 }
 
 /// Where operations are kept, and how many need somebody's attention.
@@ -357,6 +369,10 @@ pub(crate) mod tests {
                 repeated: 6,
                 rejected: 7,
                 refused: 8,
+                waiting: 9,
+                oldest: None,
+                held: 10,
+                dead: 11,
             }],
             journal: Some(Journal {
                 file: "/var/lib/priorgate/journal.db".to_owned(),
@@ -399,6 +415,7 @@ pub(crate) mod tests {
             "callbacks": [{
                 "name": "priorbank", "path": "/bank/priorbank/callback", "listen": [{"tcp": "127.0.0.1:9181"}],
                 "accepted": 5, "repeated": 6, "rejected": 7, "refused": 8,
+                "waiting": 9, "oldest": null, "held": 10, "dead": 11,
             }],
             "journal": {
                 "file": "/var/lib/priorgate/journal.db", "failed": null, "frozen": false, "full": false,

@@ -4,6 +4,7 @@
 //! The body stays shut until `policy/signature` has accepted it; what the bank is told is one answer for every rejection,
 //! and the record says which.
 
+pub mod alarm;
 pub mod record;
 pub mod rejected;
 pub mod worker;

@@ -139,8 +139,7 @@ async fn attempt(terms: &Terms, journal: &Journal, claim: &Claim) {
 fn after(schedule: &Schedule, claim: &Claim, failed: &NotDelivered, now: UnixMillis) -> Settle {
     let attempt = u32::try_from(claim.attempt).unwrap_or(u32::MAX);
     let error = failed.cause.clone();
-    let Next::Retry { at, .. } = schedule.after(attempt, failed.failure, claim.received_at, now)
-    else {
+    let Next::Retry { at } = schedule.after(attempt, failed.failure, claim.received_at, now) else {
         return Settle::Dead { error };
     };
     let refused = failed.failure == Failure::Answered;

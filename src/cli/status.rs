@@ -133,6 +133,25 @@ impl Table<'_> {
                 "{} accepted, {} repeated, {rejected}, {} refused",
                 callback.accepted, callback.repeated, callback.refused
             ),
+        )?;
+        let dead = format!("{} dead", callback.dead);
+        let dead = if callback.dead > 0 {
+            style.bad(&dead)
+        } else {
+            dead
+        };
+        let held = format!("{} held", callback.held);
+        let held = if callback.held > 0 {
+            style.warn(&held)
+        } else {
+            held
+        };
+        let since = callback
+            .oldest
+            .map_or_else(String::new, |oldest| format!(" since {oldest}"));
+        self.row(
+            "shop",
+            &format!("{} waiting{since}, {held}, {dead}", callback.waiting),
         )
     }
 
@@ -310,6 +329,7 @@ bank priorbank  https://api.bank.example (mtls)
 callback priorbank  /bank/priorbank/callback
   listen       127.0.0.1:9181
   events       5 accepted, 6 repeated, 7 rejected, 8 refused
+  shop         9 waiting, 10 held, 11 dead
 ";
         let expected = expected.replace("KEY", &"ab".repeat(32));
         assert_eq!(printed(&sample(), at(1_790_000_000 + 90_000)), expected);

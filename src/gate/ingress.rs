@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::status;
 use crate::admin::callbacks::{RejectedBody, RejectedFn};
 use crate::app::Shop;
+use crate::callback::alarm::{Standing, Watch};
 use crate::callback::record::Counts;
 use crate::callback::rejected::Rejected;
 use crate::callback::worker::{Terms, Worker};
@@ -170,6 +171,7 @@ pub(super) struct CallbackGate {
     pub(super) listen: Vec<status::Served>,
     pub(super) counts: Arc<Counts>,
     pub(super) rejected: Arc<Rejected>,
+    pub(super) standing: Arc<Standing>,
     publish: watch::Sender<Arc<Generation>>,
     terms: watch::Sender<Arc<Terms>>,
     wake: Arc<Notify>,
@@ -235,12 +237,22 @@ pub(super) fn start(
         stop: drain.clone(),
     };
     tokio::spawn(worker.run());
+    let standing = Arc::new(Standing::default());
+    let watch = Watch {
+        name: Arc::clone(&name),
+        journal: journal.clone(),
+        terms: terms.subscribe(),
+        standing: Arc::clone(&standing),
+        stop: drain.clone(),
+    };
+    tokio::spawn(watch.run());
     Ok(CallbackGate {
         name,
         path: callback.path.clone(),
         listen,
         counts,
         rejected,
+        standing,
         publish,
         terms,
         wake,

@@ -1,19 +1,15 @@
-//! The journal's place in the gate: opened before the listeners, started with them, and kept from growing for ever.
+//! The journal's place in the gate: opened before the listeners, and started with them.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
-
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::StartError;
+use super::tidy::{self, KeysInForce};
 use crate::admin::status;
 use crate::config::Config;
 use crate::journal::{Dependency, Journal, OpenReport, Options, Prepared, Reader};
 use crate::net::clock::unix_millis;
 use crate::policy::operation::subject::pointers_text;
 
-/// How often what is over is looked for. Rows are kept for years: an hour more does not matter.
-const TIDY: Duration = Duration::from_secs(3_600);
 /// A configuration that open operations do not fit: under it they would keep nobody off any more.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
@@ -98,7 +94,7 @@ pub(super) fn open(config: &Config) -> Result<Option<Ledger>, StartError> {
 
 impl Ledger {
     /// Starts the writer and the tidying, and says what was found.
-    pub(super) fn start(self) -> std::io::Result<Facts> {
+    pub(super) fn start(self, keys: KeysInForce) -> std::io::Result<Facts> {
         let Self { prepared, report } = self;
         let journal = prepared.start()?;
         let path = journal.path().display();
@@ -127,35 +123,11 @@ impl Ledger {
         if !report.ballast {
             tracing::error!(journal = %path, "the journal's disk has no space: new operations are refused until it has");
         }
-        tokio::spawn(tidy(journal.clone()));
+        tokio::spawn(tidy::run(journal.clone(), keys));
         Ok(Facts {
             journal,
             volatile: report.volatile,
         })
-    }
-}
-
-/// Forgets what is over, a bounded number at a time.
-async fn tidy(journal: Journal) {
-    let mut ticks = interval(TIDY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        loop {
-            match journal.purge(unix_millis()).await {
-                Ok(0) => break,
-                Ok(forgotten) => {
-                    tracing::info!(
-                        forgotten,
-                        "operations older than three years were forgotten"
-                    );
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the journal was not tidied");
-                    break;
-                }
-            }
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::ingress;
 use super::material::{Material, MaterialError};
-use super::{Gate, Resolver, generation};
+use super::{Gate, Resolver, generation, tidy};
 use crate::config::{self, Config, Listen};
 
 /// Why a reload changed nothing.
@@ -138,6 +138,7 @@ impl Gate {
         for ((gate, callback), material) in replaced {
             gate.replace(callback, material);
         }
+        self.keys.send_replace(tidy::keys_of(&config));
         self.config = config;
         self.warn_of_expiry();
         Ok(number)

@@ -16,6 +16,7 @@ use crate::admin::status::{
 };
 use crate::config::{self, Listen, TcpAccess};
 use crate::egress::Egress;
+use crate::policy::operation::UnixMillis;
 use crate::policy::outcome::Outcome;
 
 /// Banks take weeks to issue a certificate.
@@ -166,6 +167,7 @@ impl View {
                 .filter_map(|bank| expiry_warning(&bank.gate.egress)),
         );
         warnings.extend(self.ledger.iter().flat_map(Facts::warnings));
+        warnings.extend(self.callbacks.iter().flat_map(stuck));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             phase: state.phase,
@@ -233,6 +235,7 @@ impl BankView {
 
 fn callback(callback: &CallbackGate) -> status::Callback {
     use std::sync::atomic::Ordering::Relaxed;
+    let backlog = callback.standing.now().backlog;
     status::Callback {
         name: callback.name.to_string(),
         path: callback.path.clone(),
@@ -241,7 +244,43 @@ fn callback(callback: &CallbackGate) -> status::Callback {
         repeated: callback.counts.repeated.load(Relaxed),
         rejected: callback.counts.rejected.load(Relaxed),
         refused: callback.counts.refused.load(Relaxed),
+        waiting: backlog.waiting,
+        oldest: backlog.oldest.map(|oldest| system_time(oldest).into()),
+        held: backlog.held,
+        dead: backlog.dead,
     }
+}
+
+/// What of a callback's events wants somebody's look.
+fn stuck(callback: &CallbackGate) -> Vec<String> {
+    let now = callback.standing.now();
+    let (name, backlog) = (&callback.name, now.backlog);
+    let mut found = Vec::new();
+    if let (true, Some(oldest)) = (now.late, backlog.oldest) {
+        let since = Timestamp::from(system_time(oldest));
+        found.push(format!(
+            "callback {name}: {} events wait for the shop, the oldest since {since}; see `priorgate callbacks list --open`",
+            backlog.waiting
+        ));
+    }
+    for (count, state, what) in [
+        (backlog.dead, "dead", "were given up"),
+        (backlog.held, "held", "contradict what the shop has"),
+    ] {
+        if count > 0 {
+            found.push(format!(
+                "callback {name}: {count} events {what}; see `priorgate callbacks list --state {state}`"
+            ));
+        }
+    }
+    found
+}
+
+fn system_time(at: UnixMillis) -> SystemTime {
+    let since = Duration::from_millis(u64::try_from(at.0).unwrap_or(0));
+    SystemTime::UNIX_EPOCH
+        .checked_add(since)
+        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// A client certificate that has ended or ends soon. It is used all the same: the clock may be wrong, and only the bank

@@ -5,6 +5,7 @@
 //! late with an old token changes nothing. What an event means is `policy/status`'s, when it is tried again is decided by
 //! whoever calls.
 
+pub mod keep;
 pub(super) mod store;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -43,7 +43,7 @@ use writer::{Class, Job, Message, Writer};
 pub use attempt::{Attempt, Finish, Reserved};
 pub use error::{JournalError, OpenError};
 pub use open::{OpenReport, Options};
-pub use read::Reader;
+pub use read::{Backlog, EventFilter, Reader};
 
 /// How long keys, fingerprints, outcomes and answers are kept after an operation has ended: three years, the longest in
 /// which a payment is disputed.

@@ -2,6 +2,7 @@
 //!
 //! Works beside a running gate and without one. Short on purpose: while somebody reads, the WAL cannot shrink.
 
+mod backlog;
 mod events;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use super::schema::{self, Found};
 use super::{Dependency, StoredAnswer, codec, operations, place};
 use crate::policy::operation::{Digest, Known, OperationId, State};
 
+pub use backlog::Backlog;
 pub use events::{EventFilter, EventRow, EventState, ShownEvent};
 
 /// The longest that a reader may be at it.

@@ -107,8 +107,10 @@ CREATE INDEX callback_told ON callback (source, session, row) WHERE status IS NO
 CREATE INDEX callback_news ON callback (source, session, row) WHERE status IS NOT NULL AND state = 'delivered';
 CREATE INDEX callback_refunded ON callback (source, session) WHERE status = 'REFUNDED' AND state = 'delivered';
 CREATE INDEX callback_session ON callback (source, session, row);
-CREATE INDEX callback_open ON callback (state) WHERE ended_at IS NULL;
-CREATE INDEX callback_ended ON callback (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX callback_open ON callback (state, source, received_at, ended_at) WHERE ended_at IS NULL;
+CREATE INDEX callback_dead ON callback (source, state) WHERE state = 'dead';
+CREATE INDEX callback_ended ON callback (ended_at, row) WHERE ended_at IS NOT NULL;
+CREATE INDEX callback_key ON callback (source, key_id, ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE callback_body (
     callback INTEGER PRIMARY KEY REFERENCES callback (row) ON DELETE CASCADE,

@@ -1,4 +1,4 @@
-//! When a delivery is tried again, when somebody is told, and when it ends.
+//! When a delivery is tried again, and when it ends.
 
 use std::time::Duration;
 
@@ -39,8 +39,6 @@ pub enum Next {
     Retry {
         /// When.
         at: UnixMillis,
-        /// It has waited long enough for somebody to be told.
-        alarm: bool,
     },
     /// None any more: kept, listed, retried by hand.
     Dead,
@@ -74,7 +72,6 @@ impl Schedule {
         let pause = pause.min(self.expire_after.saturating_sub(age));
         Next::Retry {
             at: later(now, pause),
-            alarm: age >= self.alarm_after,
         }
     }
 
@@ -128,10 +125,7 @@ mod tests {
     fn pauses_grow_as_configured_and_the_last_one_repeats() {
         for (attempt, pause) in [(1, 5), (2, 30), (3, 120), (4, 120), (u32::MAX, 120)] {
             for failure in [Failure::Refused, Failure::Answered] {
-                let expected = Next::Retry {
-                    at: at(10 + pause),
-                    alarm: false,
-                };
+                let expected = Next::Retry { at: at(10 + pause) };
                 assert_eq!(next(attempt, failure, 10), expected, "{attempt}");
             }
         }
@@ -139,23 +133,14 @@ mod tests {
 
     #[test]
     fn after_a_time_out_php_gets_its_minute() {
-        let retry = |at| Next::Retry { at, alarm: false };
+        let retry = |at| Next::Retry { at };
         assert_eq!(next(1, Failure::TimedOut, 0), retry(at(60)));
         assert_eq!(next(3, Failure::TimedOut, 0), retry(at(120)));
     }
 
     #[test]
-    fn somebody_is_told_and_in_the_end_it_is_dead() {
-        let alarm = |seconds| match next(9, Failure::Refused, seconds) {
-            Next::Retry { alarm, .. } => alarm,
-            Next::Dead => panic!("dead at {seconds}"),
-        };
-        assert!(!alarm(599));
-        assert!(alarm(600));
-        let last = Next::Retry {
-            at: at(3_600),
-            alarm: true,
-        };
+    fn in_the_end_it_is_dead() {
+        let last = Next::Retry { at: at(3_600) };
         assert_eq!(next(9, Failure::Refused, 3_590), last);
         assert_eq!(next(9, Failure::Refused, 3_600), Next::Dead);
     }
@@ -178,6 +163,6 @@ mod tests {
     #[test]
     fn a_clock_that_goes_back_ends_nothing() {
         let next = schedule().after(1, Failure::Refused, RECEIVED, UnixMillis(0));
-        assert!(matches!(next, Next::Retry { alarm: false, .. }));
+        assert!(matches!(next, Next::Retry { .. }));
     }
 }

@@ -454,3 +454,45 @@ fn any_bytes_in_any_pieces_reach_the_shop_as_they_are() {
         }
     }
 }
+
+#[test]
+fn what_the_shop_does_not_take_is_counted_told_once_and_told_again_when_it_is_over() {
+    let algorithm = CallbackAlgorithm::Ed25519;
+    let (bank, shop) = (SandboxBank::with_callbacks(algorithm), Shop::open());
+    shop.mood(Mood::Broken);
+    let setup = setup(&bank, shop.addr(), algorithm).edit("max_head_wait: 1s", "alarm_after: 1s");
+    let gate = start(&bank, setup);
+    for (session, status) in [("s1", "APPROVED"), ("s2", "REJECTED"), ("s2", "REFUNDED")] {
+        send(&bank, order(session, status));
+    }
+    let warned = |part: &str| {
+        let status = gate.status();
+        let warnings = status["warnings"].as_array().unwrap().iter();
+        warnings
+            .filter_map(|warning| warning.as_str())
+            .any(|warning| warning.contains(part))
+    };
+    until("somebody is told", || {
+        warned("2 events wait for the shop, the oldest since")
+    });
+    until("and of the contradiction", || {
+        warned("1 events contradict what the shop has")
+    });
+    let standing = events(&gate);
+    assert_eq!(
+        (&standing["waiting"], &standing["held"]),
+        (&json!(2), &json!(1))
+    );
+    assert!(standing["oldest"].is_string(), "{standing}");
+    let table = gate.command(&["status"]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("2 waiting since"), "{table}");
+    shop.mood(Mood::Good);
+    until("it is over", || !warned("wait for the shop"));
+    for text in [
+        "longer than deliver.alarm_after",
+        "the shop takes events again",
+    ] {
+        assert_eq!(gate.log().matches(text).count(), 1, "{text}");
+    }
+}

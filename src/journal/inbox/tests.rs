@@ -36,7 +36,7 @@ fn person() -> Person {
     }
 }
 
-async fn accept(journal: &Journal, event: Event) -> Accepted {
+pub(crate) async fn accept(journal: &Journal, event: Event) -> Accepted {
     journal.accept(event, Policy::Hold, NOW).await.unwrap()
 }
 
@@ -47,7 +47,7 @@ async fn fate(journal: &Journal, event: Event) -> (Mark, Fate) {
     }
 }
 
-async fn claimed(journal: &Journal, now: UnixMillis) -> Option<Claim> {
+pub(crate) async fn claimed(journal: &Journal, now: UnixMillis) -> Option<Claim> {
     journal
         .claim("priorbank", Policy::Hold, now, LEASE)
         .await

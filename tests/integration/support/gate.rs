@@ -98,6 +98,14 @@ impl Setup {
         self
     }
 
+    /// Replaces a part of what was added at the top.
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn edit(mut self, from: &str, to: &str) -> Self {
+        assert!(self.tail.contains(from), "{}", self.tail);
+        self.tail = self.tail.replace(from, to);
+        self
+    }
+
     /// Replaces everything.
     #[cfg(feature = "sandbox")]
     pub(crate) fn whole(mut self, text: &str) -> Self {
