@@ -156,6 +156,16 @@ impl Callback {
              repeats would be refused"
         ));
         }
+        let signature = &self.signature;
+        if let Some((left, right)) = signature
+            .message
+            .runs_together(signature.timestamp.as_ref())
+        {
+            found.push(format!(
+                "callback {name}: in signature.message `{left}` and `{right}` run together: bytes could move from one to the \
+                 other under one signature. If the bank signs so, rely on neither alone"
+            ));
+        }
         if self.deliver.ack != Ack::Signed && matches!(self.deliver.target, Target::Tcp(_)) {
             found.push(format!(
             "callback {name}: an unsigned acknowledgement over TCP: whoever takes the port while the web server is down \

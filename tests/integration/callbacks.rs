@@ -496,3 +496,26 @@ fn what_the_shop_does_not_take_is_counted_told_once_and_told_again_when_it_is_ov
         assert_eq!(gate.log().matches(text).count(), 1, "{text}");
     }
 }
+
+#[test]
+fn check_advises_against_what_is_weak_and_takes_it_all_the_same() {
+    let algorithm = CallbackAlgorithm::Ed25519;
+    let (bank, shop) = (SandboxBank::with_callbacks(algorithm), Shop::open());
+    let gate = setup(&bank, shop.addr(), algorithm)
+        .edit(
+            "header: X-Signature\n",
+            "header: X-Signature\n      message: [\"header:X-Time\", \"header:X-Part\", body]\n      timestamp: {header: X-Time, unit: s, tolerance: 5m}\n",
+        )
+        .edit("timeout: 2s", "ack: status\n      timeout: 2s")
+        .start();
+    let output = gate.command(&["check"]);
+    let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    for advice in [
+        "timestamp.tolerance is under 24h",
+        "in signature.message `header:x-part` and `body` run together",
+        "an unsigned acknowledgement over TCP",
+    ] {
+        assert!(told.contains(advice), "{advice}: {told}");
+    }
+    assert_ne!(output.status.code(), Some(78), "it is no mistake: {told}");
+}
