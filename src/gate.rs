@@ -128,11 +128,7 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
             .collect::<Result<Vec<_>, _>>()?;
         banks.push((material, listeners));
     }
-    let callbacks = config
-        .callbacks
-        .iter()
-        .map(ingress::prepare)
-        .collect::<Result<Vec<_>, _>>()?;
+    let callbacks = ingress::prepare(&config.callbacks)?;
     let admin_unix = match &config.admin.unix {
         Some(unix) => Some(bind_unix(&unix.socket)?),
         None => None,

@@ -87,17 +87,13 @@ impl Shop {
                     cause,
                 });
             }
-            Ok(Err(cause)) => {
-                return Err(NotDelivered {
-                    failure: Failure::Refused,
-                    cause,
-                });
-            }
+            Ok(Err(failed)) => return Err(failed),
             Ok(Ok(answer)) => answer,
         };
-        self.judge(delivery, answer.0, &answer.1)
+        let (status, headers) = answer;
+        self.judge(delivery, status, &headers)
             .map_err(|cause| NotDelivered {
-                failure: Failure::Answered,
+                failure: speaker(status, &headers),
                 cause,
             })
     }
@@ -171,8 +167,14 @@ impl Shop {
         request
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(u16, HeaderMap), String> {
-        let connect = |error: io::Error| format!("no connection ({})", error.kind());
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(u16, HeaderMap), NotDelivered> {
+        let connect = |error: io::Error| NotDelivered {
+            failure: Failure::Refused,
+            cause: format!("no connection ({})", error.kind()),
+        };
         match &self.target {
             Target::Tcp(addr) => {
                 let stream = TcpStream::connect(addr).await.map_err(connect)?;
@@ -186,12 +188,27 @@ impl Shop {
     }
 }
 
+/// Who it is that answers without an acknowledgement: PHP, a web server whose PHP is away, or one that PHP keeps waiting.
+fn speaker(status: u16, headers: &HeaderMap) -> Failure {
+    match status {
+        _ if headers.contains_key(ACK) => Failure::Answered,
+        502 | 503 => Failure::Refused,
+        504 => Failure::TimedOut,
+        _ => Failure::Answered,
+    }
+}
+
 /// One request on a connection of its own. Only the answer's head matters; the rest is dropped with the connection.
-async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(u16, HeaderMap), String>
+///
+/// Once there is a connection, a failure says nothing of what PHP has done or still does.
+async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(u16, HeaderMap), NotDelivered>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let failed = |error: hyper::Error| chain(&error);
+    let failed = |error: hyper::Error| NotDelivered {
+        failure: Failure::TimedOut,
+        cause: chain(&error),
+    };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(failed)?;
@@ -359,8 +376,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_no_http_is_a_failure() {
-        let (delivered, _) = attempt(Ack::Status, "what?\r\n\r\n".to_owned()).await;
-        assert_eq!(delivered.unwrap_err().failure, Failure::Refused);
+    async fn an_answer_that_is_none_says_nothing_of_what_the_shop_does() {
+        for answer in ["what?\r\n\r\n", "", "HTTP/1.1 200 OK\r\n"] {
+            let (delivered, _) = attempt(Ack::Status, answer.to_owned()).await;
+            assert_eq!(
+                delivered.unwrap_err().failure,
+                Failure::TimedOut,
+                "{answer}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_web_server_that_speaks_for_php_is_not_taken_for_it() {
+        let ack = "Priorgate-Ack: no\r\n";
+        for (status, headers, failure) in [
+            ("502 Bad Gateway", "", Failure::Refused),
+            ("503 Service Unavailable", "", Failure::Refused),
+            ("504 Gateway Timeout", "", Failure::TimedOut),
+            ("500 Internal Server Error", "", Failure::Answered),
+            ("503 Service Unavailable", ack, Failure::Answered),
+        ] {
+            let (delivered, _) = attempt(Ack::Signed, answer(status, headers)).await;
+            assert_eq!(delivered.unwrap_err().failure, failure, "{status}");
+        }
     }
 }

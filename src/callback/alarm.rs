@@ -80,10 +80,10 @@ impl Watch {
         let backlog = match read.await {
             Ok(Ok(backlog)) => backlog,
             Ok(Err(error)) => {
-                tracing::debug!(
+                tracing::warn!(
                     callback = &*self.name,
                     error,
-                    "how its events stand was not read"
+                    "how its events stand was not read: the status shows the last look"
                 );
                 return;
             }

@@ -160,7 +160,8 @@ impl Callback {
             }
             Err(Refusal::Problem(problem)) => {
                 record.finish(problem.code.row().status, problem.code.row().code, false);
-                respond::problem(&problem, record.id(), None)
+                let allow = (problem.code == Code::MethodNotAllowed).then_some("POST");
+                respond::problem(&problem, record.id(), allow)
             }
             Err(Refusal::Rejected(reason)) => {
                 let status = if reason.is_mismatch() {
@@ -253,7 +254,6 @@ impl Callback {
             .keep(generation, verified, &head, content_type.as_ref(), record)
             .await?;
         record.accepted(&accepted);
-        self.wake.notify_one();
         Ok(())
     }
 
@@ -310,11 +310,19 @@ impl Callback {
                 .map(str::to_owned),
             body,
         };
-        let accept = self.journal.accept(event, generation.policy, unix_millis());
+        // On a task of its own: what is on disk is delivered, also when the bank hangs up before it is told.
+        let (journal, wake) = (self.journal.clone(), Arc::clone(&self.wake));
+        let policy = generation.policy;
+        let accept = tokio::spawn(async move {
+            let accepted = journal.accept(event, policy, unix_millis()).await;
+            wake.notify_one();
+            accepted
+        });
         let deadline = Instant::now() + generation.timeouts.total;
         match timeout_at(deadline, accept).await {
-            Ok(Ok(accepted)) => Ok(accepted),
-            Ok(Err(error)) => Err(unavailable(&error).into()),
+            Ok(Ok(Ok(accepted))) => Ok(accepted),
+            Ok(Ok(Err(error))) => Err(unavailable(&error).into()),
+            Ok(Err(lost)) => Err(unavailable(&JournalError::Internal(lost.to_string())).into()),
             Err(_) => Err(unavailable(&JournalError::Busy).into()),
         }
     }

@@ -12,18 +12,18 @@ use tokio::time::{sleep, timeout};
 use crate::app::{Delivery, NotDelivered, Shop};
 use crate::journal::inbox::{Claim, Settle};
 use crate::journal::{Journal, JournalError};
-use crate::net::clock::unix_millis;
+use crate::net::clock::{monotonic, unix_millis};
 use crate::policy::operation::UnixMillis;
-use crate::policy::schedule::{AFTER_TIMEOUT, Failure, Next, Schedule};
+use crate::policy::schedule::{Failure, Next, Schedule};
 use crate::policy::status::{Policy, Status};
 use crate::policy::webhook;
 
-/// The longest that it sleeps: a clock that was set does not keep events waiting.
+/// The longest that it sleeps, and so how long a clock that was set may go unnoticed.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// A clock that is slewed moves less than this between two looks; one that is set, more.
+const STEP: Duration = Duration::from_secs(1);
 /// How long it waits for a journal that takes nothing.
 const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
-/// What a lease has beyond the delivery's own deadline: the time to write down how it ended.
-const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 /// What a reload may replace.
 #[derive(Clone, Debug)]
@@ -57,6 +57,9 @@ impl Worker {
     /// Runs until told to stop; deliveries that run then go on to their end, and hold their places.
     pub async fn run(mut self) {
         let mut by_hand = self.journal.changed_by_hand();
+        let mut clock = Clock::start();
+        // What the last process planned by a clock that was wrong.
+        self.pull_in(Duration::ZERO).await;
         loop {
             let place = tokio::select! {
                 place = Arc::clone(&self.places).acquire_owned() => place,
@@ -66,13 +69,16 @@ impl Worker {
                 return;
             };
             let terms = Arc::clone(&self.terms.borrow());
-            let lease = terms.shop.timeout.saturating_add(LEASE_MARGIN);
+            if let Some(step) = clock.set_back() {
+                tracing::warn!(
+                    callback = &*self.name,
+                    ?step,
+                    "the clock was set back; deliveries are moved with it"
+                );
+                self.pull_in(step).await;
+            }
             let now = unix_millis();
-            match self
-                .journal
-                .claim(&self.name, terms.policy, now, lease)
-                .await
-            {
+            match self.journal.claim(&self.name, terms.policy, now).await {
                 Ok(Some(claim)) => {
                     let (journal, wake) = (self.journal.clone(), Arc::clone(&self.wake));
                     tokio::spawn(async move {
@@ -104,11 +110,21 @@ impl Worker {
         }
     }
 
+    async fn pull_in(&self, step: Duration) {
+        let longest = self.terms.borrow().schedule.longest();
+        let moved = self
+            .journal
+            .pull_in(&self.name, unix_millis(), step, longest)
+            .await;
+        if let Err(error) = moved {
+            tracing::warn!(callback = &*self.name, %error, "deliveries may wait for a time that the clock has left");
+        }
+    }
+
     async fn until_due(&self) -> Duration {
         let next = self.journal.next_due(&self.name).await.ok().flatten();
         next.map_or(LOOK_AGAIN, |next| {
             let left = next.0.saturating_sub(unix_millis().0);
-            // Leases end strictly after their time.
             Duration::from_millis(u64::try_from(left.saturating_add(1)).unwrap_or(0))
                 .min(LOOK_AGAIN)
         })
@@ -123,36 +139,82 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 /// One attempt, from the signature to the word on disk.
 async fn attempt(terms: &Terms, journal: &Journal, claim: &Claim) {
     let delivery = delivery(claim, unix_millis());
-    let result = terms.shop.deliver(&delivery).await;
+    let (shop, sent) = (terms.shop.clone(), delivery.clone());
+    // On a task of its own: should it panic, its event does not stay claimed for ever.
+    let deliver = tokio::spawn(async move { shop.deliver(&sent).await });
+    let result = deliver.await.unwrap_or_else(|lost| {
+        Err(NotDelivered {
+            failure: Failure::TimedOut,
+            cause: format!("a mistake of ours: {lost}"),
+        })
+    });
     let now = unix_millis();
     let settle = match &result {
         Ok(()) => Settle::Delivered,
         Err(failed) => after(&terms.schedule, claim, failed, now),
     };
     tell(claim, &delivery, &result, &settle);
-    if let Err(error) = journal.settle(claim, settle, now).await {
-        // The lease ends, and it is delivered once more: the shop knows its id.
-        tracing::warn!(delivery = delivery.id, %error, "how a delivery ended was not written");
+    // Until it is written down: an acknowledged event that is forgotten would be delivered once more.
+    loop {
+        match journal
+            .settle(claim, settle.clone(), terms.policy, now)
+            .await
+        {
+            Ok(()) => return,
+            Err(error @ (JournalError::Failed | JournalError::Stale)) => {
+                tracing::warn!(delivery = delivery.id, %error, "how a delivery ended was not written");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(delivery = delivery.id, %error, "how a delivery ended is not written yet; trying again");
+                sleep(JOURNAL_PAUSE).await;
+            }
+        }
     }
+}
+
+/// Notices when the wall clock is set back.
+struct Clock {
+    /// The wall clock beside one that nobody sets, at the last look.
+    offset: i64,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { offset: offset() }
+    }
+
+    fn set_back(&mut self) -> Option<Duration> {
+        let (before, now) = (self.offset, offset());
+        self.offset = now;
+        let step = Duration::from_millis(u64::try_from(before.saturating_sub(now)).ok()?);
+        (step > STEP).then_some(step)
+    }
+}
+
+fn offset() -> i64 {
+    let monotonic = i64::try_from(monotonic().as_millis()).unwrap_or(i64::MAX);
+    unix_millis().0.saturating_sub(monotonic)
 }
 
 fn after(schedule: &Schedule, claim: &Claim, failed: &NotDelivered, now: UnixMillis) -> Settle {
     let attempt = u32::try_from(claim.attempt).unwrap_or(u32::MAX);
     let error = failed.cause.clone();
+    let busy = match failed.failure {
+        Failure::TimedOut => schedule.after_timeout,
+        Failure::Answered | Failure::Refused => Duration::ZERO,
+    };
+    let busy = i64::try_from(busy.as_millis()).unwrap_or(i64::MAX);
+    let free = UnixMillis(now.0.saturating_add(busy));
     let Next::Retry { at } = schedule.after(attempt, failed.failure, claim.received_at, now) else {
-        return Settle::Dead { error };
+        return Settle::Dead { free, error };
     };
     let refused = failed.failure == Failure::Answered;
     let refused_since = claim.refused_since.or_else(|| refused.then_some(now));
     let approved = claim.event.status == Some(Status::Approved);
-    let busy = match failed.failure {
-        Failure::TimedOut => AFTER_TIMEOUT,
-        Failure::Answered | Failure::Refused => Duration::ZERO,
-    };
-    let busy = i64::try_from(busy.as_millis()).unwrap_or(0);
     Settle::Retry {
         at,
-        earliest: UnixMillis(now.0.saturating_add(busy)),
+        free,
         refused,
         let_next: !schedule.holds_back(refused_since, approved, now),
         error,

@@ -77,8 +77,14 @@ pub(super) fn run(config: &Path, days: u32, json: bool, style: Style, out: &mut 
         report.bank(bank);
         report.two_hats(bank, config.admin.unix.as_ref());
     }
-    for callback in &config.callbacks {
-        report.callback(callback);
+    let materials = config.callbacks.iter().filter_map(|callback| {
+        let material = report.callback(callback)?;
+        Some((&*callback.name, material))
+    });
+    let materials: Vec<_> = materials.collect();
+    let pairs = materials.iter().map(|(name, material)| (*name, material));
+    if let Err((name, error)) = ingress::distinct(pairs) {
+        report.add(Level::Problem, format!("callback {name}"), chain(&error));
     }
     let problems = report
         .findings
@@ -171,7 +177,7 @@ impl Report {
         }
     }
 
-    fn callback(&mut self, callback: &Callback) {
+    fn callback(&mut self, callback: &Callback) -> Option<ingress::Material> {
         let name = format!("callback {}", callback.name);
         for file in &callback.deliver.secret_files {
             let error = secretfile::header_value(file).err();
@@ -181,8 +187,14 @@ impl Report {
             self.add(Level::Warning, &name, advice);
         }
         match ingress::Material::load(callback) {
-            Ok(_) => self.add(Level::Ok, name, "the bank's keys fit their algorithms"),
-            Err(error) => self.add(Level::Problem, name, chain(&error)),
+            Ok(material) => {
+                self.add(Level::Ok, name, "the bank's keys fit their algorithms");
+                Some(material)
+            }
+            Err(error) => {
+                self.add(Level::Problem, name, chain(&error));
+                None
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use clap::Args;
@@ -15,7 +16,7 @@ use serde_json::json;
 use super::style::{Style, printable};
 use super::{CONFIG, OK, PROBLEM, USAGE, complain, print_json};
 use crate::config::Config;
-use crate::gate::ingress::Material;
+use crate::gate::ingress;
 use crate::net::clock::unix_millis;
 use crate::net::exchange::chain;
 use crate::policy::operation::UnixMillis;
@@ -33,9 +34,9 @@ pub(super) struct Verify {
     /// The body, byte for byte; `-` for stdin
     #[arg(long, value_name = "FILE")]
     body: PathBuf,
-    /// A header of the notification: 'X-Signature: …'; may be repeated
-    #[arg(long = "header", value_name = "LINE", value_parser = header)]
-    headers: Vec<(HeaderName, HeaderValue)>,
+    /// A header of the notification: 'X-Signature: …'; may be repeated, or hold a line for each
+    #[arg(long = "header", value_name = "LINES", value_parser = lines)]
+    headers: Vec<Arc<Lines>>,
     /// By the rules and keys of this callback of the configuration
     #[arg(long, value_name = "NAME", conflicts_with_all = ["key", "algorithm"])]
     callback: Option<String>,
@@ -54,6 +55,14 @@ pub(super) struct Verify {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Header lines of one argument.
+type Lines = Vec<(HeaderName, HeaderValue)>;
+
+fn lines(text: &str) -> Result<Arc<Lines>, String> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    lines.map(header).collect::<Result<_, _>>().map(Arc::new)
 }
 
 fn header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -94,13 +103,10 @@ pub(super) fn run(
             return code;
         }
     };
-    let headers: HeaderMap =
-        args.headers
-            .into_iter()
-            .fold(HeaderMap::new(), |mut all, (name, value)| {
-                all.append(name, value);
-                all
-            });
+    let mut headers = HeaderMap::new();
+    for (name, value) in args.headers.iter().flat_map(|lines| lines.iter()) {
+        headers.append(name.clone(), value.clone());
+    }
     let path = args.path.unwrap_or(path);
     let head = Head {
         method: &Method::POST,
@@ -173,7 +179,8 @@ fn rules(args: &Verify, config: &Path) -> Result<(Verifier, String), (u8, String
         let key = PublicKey::parse(algorithm, &bytes)
             .map_err(|error| (PROBLEM, format!("{}: {error}", file.display())))?;
         // The one header that was given holds the signature.
-        let [(name, _)] = args.headers.as_slice() else {
+        let all: Vec<_> = args.headers.iter().flat_map(|lines| lines.iter()).collect();
+        let [(name, _)] = all.as_slice() else {
             let message = "with --key give exactly one --header: the one with the signature";
             return Err((USAGE, message.to_owned()));
         };
@@ -206,6 +213,7 @@ fn rules(args: &Verify, config: &Path) -> Result<(Verifier, String), (u8, String
         let message = format!("the configuration has no callback `{name}`");
         (PROBLEM, message)
     })?;
-    let material = Material::load(callback).map_err(|error| (PROBLEM, chain(&error)))?;
-    Ok((material.into_verifier(), callback.path.clone()))
+    // The secrets of the delivery are no business of a look at a signature: whoever asks may not be allowed to read them.
+    let verifier = ingress::verifier(callback).map_err(|error| (PROBLEM, chain(&error)))?;
+    Ok((verifier, callback.path.clone()))
 }

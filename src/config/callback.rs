@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 use super::{Limits, Timeouts, UnixSocket};
 use crate::policy::event;
 use crate::policy::operation::{MediaType, UnixMillis};
-use crate::policy::schedule::Schedule;
+use crate::policy::schedule::{AFTER_TIMEOUT, Schedule};
 use crate::policy::signature::{Algorithm, Field, TOLERANCE_ADVISED, Template, Timestamp};
 use crate::policy::status::Policy;
 
@@ -155,6 +155,11 @@ impl Callback {
             "callback {name}: timestamp.tolerance is under 24h: banks send the same signed bytes again for days, and the \
              repeats would be refused"
         ));
+        }
+        if self.deliver.schedule.after_timeout < AFTER_TIMEOUT {
+            found.push(format!(
+                "callback {name}: deliver.after_timeout is under 60s: PHP may work on two events of one order at a time"
+            ));
         }
         let signature = &self.signature;
         if let Some((left, right)) = signature

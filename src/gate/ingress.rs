@@ -61,6 +61,15 @@ pub enum MaterialError {
     /// A secret cannot be read.
     #[error("deliver.secret_files")]
     SecretFile(#[from] SecretFileError),
+    /// A secret is another callback's as well.
+    #[error(
+        "deliver.secret_files: a secret is that of callback `{other}` too: each needs its own, or one could speak for the \
+         other (`priorgate keygen deliver` makes one)"
+    )]
+    Shared {
+        /// The other callback.
+        other: String,
+    },
     /// A secret is none.
     #[error("deliver.secret_files: {}", path.display())]
     Secret {
@@ -72,43 +81,51 @@ pub enum MaterialError {
     },
 }
 
+/// Reads a callback's public keys: the rules by which its notifications are judged.
+///
+/// # Errors
+/// The first [`MaterialError`] found.
+pub fn verifier(callback: &config::Callback) -> Result<Verifier, MaterialError> {
+    let signature = &callback.signature;
+    let mut keys = Vec::with_capacity(signature.keys.len());
+    for key in &signature.keys {
+        let path = || key.file.clone();
+        let bytes = read(&key.file).map_err(|source| MaterialError::Unreadable {
+            path: path(),
+            source,
+        })?;
+        let parsed =
+            PublicKey::parse(key.algorithm, &bytes).map_err(|source| MaterialError::Key {
+                path: path(),
+                source,
+            })?;
+        keys.push(Key {
+            id: key.id.as_str().into(),
+            key: parsed,
+            not_before: key.not_before,
+            not_after: key.not_after,
+        });
+    }
+    let verifier = Verifier::new(
+        signature.header.clone(),
+        signature.field.clone(),
+        signature.message.clone(),
+        keys,
+        signature.timestamp.clone(),
+    );
+    verifier.map_err(|mut errors| {
+        // The check of the configuration has found all but what the keys themselves say; there is at least one.
+        MaterialError::Setup(errors.pop().unwrap_or(SetupError::NoKeys))
+    })
+}
+
 impl Material {
     /// Reads a callback's files.
     ///
     /// # Errors
     /// The first [`MaterialError`] found.
     pub fn load(callback: &config::Callback) -> Result<Self, MaterialError> {
-        let signature = &callback.signature;
-        let mut keys = Vec::with_capacity(signature.keys.len());
-        for key in &signature.keys {
-            let path = || key.file.clone();
-            let bytes = read(&key.file).map_err(|source| MaterialError::Unreadable {
-                path: path(),
-                source,
-            })?;
-            let parsed =
-                PublicKey::parse(key.algorithm, &bytes).map_err(|source| MaterialError::Key {
-                    path: path(),
-                    source,
-                })?;
-            keys.push(Key {
-                id: key.id.as_str().into(),
-                key: parsed,
-                not_before: key.not_before,
-                not_after: key.not_after,
-            });
-        }
-        let verifier = Verifier::new(
-            signature.header.clone(),
-            signature.field.clone(),
-            signature.message.clone(),
-            keys,
-            signature.timestamp.clone(),
-        );
-        let verifier = verifier.map_err(|mut errors| {
-            // The check of the configuration has found all but what the keys themselves say; there is at least one.
-            MaterialError::Setup(errors.pop().unwrap_or(SetupError::NoKeys))
-        })?;
+        let verifier = verifier(callback)?;
         let mut secrets = Vec::with_capacity(callback.deliver.secret_files.len());
         for path in &callback.deliver.secret_files {
             let secret = secretfile::header_value(path)?;
@@ -123,12 +140,28 @@ impl Material {
     }
 }
 
-impl Material {
-    /// The rules and keys, for a look at one notification.
-    #[must_use]
-    pub fn into_verifier(self) -> Verifier {
-        self.verifier
+/// Two callbacks with one secret could speak for each other towards the shop. The configuration's check compares the names
+/// of the files; a copy has another.
+///
+/// # Errors
+/// [`MaterialError::Shared`], with the name of the later one.
+pub fn distinct<'c>(
+    loaded: impl IntoIterator<Item = (&'c str, &'c Material)>,
+) -> Result<(), (String, MaterialError)> {
+    let mut before: Vec<(&str, &WebhookSecret)> = Vec::new();
+    for (name, material) in loaded {
+        for secret in &material.secrets {
+            if let Some((other, _)) = before
+                .iter()
+                .find(|(other, known)| *other != name && known.is(secret))
+            {
+                let other = (*other).to_owned();
+                return Err((name.to_owned(), MaterialError::Shared { other }));
+            }
+        }
+        before.extend(material.secrets.iter().map(|secret| (name, secret)));
     }
+    Ok(())
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -146,12 +179,34 @@ pub(super) struct Prepared {
     bound: Vec<Bound>,
 }
 
-/// Reads a callback's files and binds its listeners.
-pub(super) fn prepare(callback: &config::Callback) -> Result<Prepared, super::StartError> {
-    let material = Material::load(callback).map_err(|source| super::StartError::Callback {
-        callback: callback.name.clone(),
-        source: Box::new(source),
-    })?;
+/// Reads the files of all callbacks.
+///
+/// # Errors
+/// The name of the callback, and what is wrong.
+pub(super) fn load(
+    callbacks: &[config::Callback],
+) -> Result<Vec<Material>, (String, Box<MaterialError>)> {
+    let mut all = Vec::with_capacity(callbacks.len());
+    for callback in callbacks {
+        let material = Material::load(callback);
+        all.push(material.map_err(|error| (callback.name.clone(), Box::new(error)))?);
+    }
+    let names = callbacks.iter().map(|callback| &*callback.name);
+    distinct(names.zip(&all)).map_err(|(name, error)| (name, Box::new(error)))?;
+    Ok(all)
+}
+
+/// Reads the files of all callbacks and binds their listeners.
+pub(super) fn prepare(callbacks: &[config::Callback]) -> Result<Vec<Prepared>, super::StartError> {
+    let materials = load(callbacks)
+        .map_err(|(callback, source)| super::StartError::Callback { callback, source })?;
+    let pairs = callbacks.iter().zip(materials);
+    pairs
+        .map(|(callback, material)| bind(callback, material))
+        .collect()
+}
+
+fn bind(callback: &config::Callback, material: Material) -> Result<Prepared, super::StartError> {
     let bound = callback
         .listen
         .iter()

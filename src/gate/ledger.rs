@@ -10,20 +10,53 @@ use crate::journal::{Dependency, Journal, OpenReport, Options, Prepared, Reader}
 use crate::net::clock::unix_millis;
 use crate::policy::operation::subject::pointers_text;
 
-/// A configuration that open operations do not fit: under it they would keep nobody off any more.
+/// A configuration that what is open in the journal does not fit.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error(
-    "the journal has {} open operations ({} and on) of {what}, which this configuration does not have any more: a second \
-     refund could walk around them. Put it back, end them (`priorgate operations list --open`), then change it",
-    .dependency.operations, .dependency.first
-)]
-pub struct Misfit {
-    what: String,
-    dependency: Dependency,
+pub enum Misfit {
+    /// Operations: under it they would keep nobody off any more.
+    #[error(
+        "the journal has {} open operations ({} and on) of {what}, which this configuration does not have any more: a second \
+         refund could walk around them. Put it back, end them (`priorgate operations list --open`), then change it",
+        .dependency.operations, .dependency.first
+    )]
+    Operations {
+        /// What is missing.
+        what: String,
+        /// What needs it.
+        dependency: Dependency,
+    },
+    /// Events: nobody would deliver them, though the bank was told that they are kept.
+    #[error(
+        "the journal has {events} events of callback `{source_name}` that are still to be delivered or judged, and this \
+         configuration has no such callback (a callback keeps its name for life). Put it back, wait for them or drop them \
+         (`priorgate callbacks list --open --callback {source_name}`), then change it"
+    )]
+    Events {
+        /// The callback's name.
+        source_name: String,
+        /// How many.
+        events: u64,
+    },
 }
 
-/// Whether everything that open operations depend on is still configured.
-pub(super) fn fits(config: &Config, dependencies: &[Dependency]) -> Result<(), Misfit> {
+/// Whether everything that open operations and events depend on is still configured.
+pub(super) fn fits(
+    config: &Config,
+    dependencies: &[Dependency],
+    sources: &[(String, u64)],
+) -> Result<(), Misfit> {
+    for (source, events) in sources {
+        if !config
+            .callbacks
+            .iter()
+            .any(|callback| callback.name == *source)
+        {
+            return Err(Misfit::Events {
+                source_name: source.clone(),
+                events: *events,
+            });
+        }
+    }
     for dependency in dependencies {
         let bank = config
             .banks
@@ -43,7 +76,7 @@ pub(super) fn fits(config: &Config, dependencies: &[Dependency]) -> Result<(), M
                 format!("subject `{pointers}` of bank `{}`", bank.name)
             }
         };
-        return Err(Misfit {
+        return Err(Misfit::Operations {
             what,
             dependency: dependency.clone(),
         });
@@ -80,7 +113,12 @@ pub(super) fn open(config: &Config) -> Result<Option<Ledger>, StartError> {
         .map(|bank| bank.limits.connections)
         .sum();
     let defaults = Options::default();
+    let pauses = config.callbacks.iter();
+    let after_timeout = pauses
+        .map(|callback| callback.deliver.schedule.after_timeout)
+        .max();
     let options = Options {
+        after_timeout: after_timeout.unwrap_or(defaults.after_timeout),
         allow_volatile: journal.allow_volatile,
         queue: connections
             .saturating_mul(WORKS_PER_CONNECTION)
@@ -88,7 +126,7 @@ pub(super) fn open(config: &Config) -> Result<Option<Ledger>, StartError> {
         ..defaults
     };
     let (prepared, report) = Journal::open(&journal.path, options, unix_millis())?;
-    fits(config, &report.dependencies)?;
+    fits(config, &report.dependencies, &report.sources)?;
     Ok(Some(Ledger { prepared, report }))
 }
 
@@ -136,8 +174,13 @@ impl Facts {
     pub(super) fn fits(&self, config: &Config) -> Result<(), String> {
         let read = Reader::open(self.journal.path())
             .map_err(|error| error.to_string())
-            .and_then(|reader| reader.dependencies().map_err(|error| error.to_string()));
-        fits(config, &read?).map_err(|misfit| misfit.to_string())
+            .and_then(|reader| {
+                let dependencies = reader.dependencies().map_err(|error| error.to_string())?;
+                let sources = reader.open_sources().map_err(|error| error.to_string())?;
+                Ok((dependencies, sources))
+            });
+        let (dependencies, sources) = read?;
+        fits(config, &dependencies, &sources).map_err(|misfit| misfit.to_string())
     }
 
     /// For the status document.

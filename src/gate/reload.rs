@@ -69,16 +69,8 @@ impl Replacement {
                 })
             })
             .collect::<Result<_, _>>()?;
-        let callbacks = config
-            .callbacks
-            .iter()
-            .map(|callback| {
-                ingress::Material::load(callback).map_err(|source| ReloadError::Callback {
-                    callback: callback.name.clone(),
-                    source: Box::new(source),
-                })
-            })
-            .collect::<Result<_, _>>()?;
+        let callbacks = ingress::load(&config.callbacks)
+            .map_err(|(callback, source)| ReloadError::Callback { callback, source })?;
         Ok(Self {
             config,
             materials,

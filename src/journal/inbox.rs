@@ -1,14 +1,17 @@
 //! The inbox: events of the bank, kept until the shop has them, one session's in order and one at a time.
 //!
 //! The head of a session is marked, not computed, so that a claim stays cheap behind any backlog; a unique index makes "one
-//! delivery at a time" a constraint of the database. A claim is a state, a lease and a fencing token: whoever comes back
-//! late with an old token changes nothing. What an event means is `policy/status`'s, when it is tried again is decided by
-//! whoever calls.
+//! delivery at a time" a constraint of the database. A claim is a state and a fencing token, and lasts as long as the process
+//! that made it, which the journal's lock tells apart from the next: no clock can end it while its request is still
+//! running. What an event means is `policy/status`'s, when it is tried again is decided by whoever calls.
 
+mod by_hand;
+mod judge;
 pub mod keep;
 pub(super) mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turn;
 
 use std::time::Duration;
 
@@ -88,7 +91,7 @@ impl EventId {
     }
 }
 
-/// The right to deliver one event, until its lease ends.
+/// The right to deliver one event: until it is settled, or until the process has ended.
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// Which.
@@ -116,8 +119,8 @@ pub enum Settle {
     Retry {
         /// When it is tried again.
         at: UnixMillis,
-        /// Not before this, whatever wakes it: the shop may still be at it.
-        earliest: UnixMillis,
+        /// From when the shop is done with it: no event of its session is tried before, whatever wakes it.
+        free: UnixMillis,
         /// The shop answered, and it was no acknowledgement.
         refused: bool,
         /// The next event of its session need not wait for it any longer.
@@ -127,6 +130,8 @@ pub enum Settle {
     },
     /// Nobody tries again but by hand.
     Dead {
+        /// From when the shop is done with it.
+        free: UnixMillis,
         /// Why.
         error: String,
     },
@@ -152,7 +157,7 @@ impl Journal {
         Ok(accepted)
     }
 
-    /// Claims the next due event, for as long as the lease.
+    /// Claims the next due event. Nobody else gets it before it is settled, except the next process.
     ///
     /// # Errors
     /// [`JournalError`].
@@ -161,12 +166,11 @@ impl Journal {
         source: &str,
         policy: Policy,
         now: UnixMillis,
-        lease: Duration,
     ) -> Result<Option<Claim>, JournalError> {
         let source = source.to_owned();
         let (claim, _) = self
             .call("claim", Class::Settles, 64, None, move |connection| {
-                store::claim(connection, &source, policy, now, lease)
+                store::claim(connection, &source, policy, now)
             })
             .await?;
         Ok(claim)
@@ -186,19 +190,41 @@ impl Journal {
         Ok(next)
     }
 
+    /// Nothing of a source waits for a time further off than `longest`; after the clock went back by `step`, all of it is
+    /// due that much earlier.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn pull_in(
+        &self,
+        source: &str,
+        now: UnixMillis,
+        step: Duration,
+        longest: Duration,
+    ) -> Result<usize, JournalError> {
+        let source = source.to_owned();
+        let (moved, _) = self
+            .call("pull-in", Class::Settles, 64, None, move |connection| {
+                store::pull_in(connection, &source, now, step, longest)
+            })
+            .await?;
+        Ok(moved)
+    }
+
     /// Ends a claim, and lets the session's next event up where this one holds it back no longer.
     ///
     /// # Errors
-    /// [`JournalError::Stale`] when the lease ended and somebody else has it.
+    /// [`JournalError::Stale`] when it is settled already.
     pub async fn settle(
         &self,
         claim: &Claim,
         settle: Settle,
+        policy: Policy,
         now: UnixMillis,
     ) -> Result<(), JournalError> {
         let (id, attempt) = (claim.id, claim.attempt);
         self.call("settle", Class::Settles, 64, None, move |connection| {
-            store::settle(connection, id, attempt, &settle, now)
+            store::settle(connection, id, attempt, &settle, policy, now)
         })
         .await?
         .0
@@ -216,7 +242,7 @@ impl Journal {
     ) -> Result<(), JournalError> {
         let done = self
             .call("retry", Class::Settles, 64, None, move |connection| {
-                store::retry(connection, id, &person, now)
+                by_hand::retry(connection, id, &person, now)
             })
             .await?
             .0;
@@ -238,7 +264,7 @@ impl Journal {
     ) -> Result<(), JournalError> {
         let done = self
             .call("let-go", Class::Settles, 64, None, move |connection| {
-                store::release(connection, id, &person, now)
+                by_hand::release(connection, id, &person, now)
             })
             .await?
             .0;
@@ -260,7 +286,7 @@ impl Journal {
     ) -> Result<(), JournalError> {
         let done = self
             .call("drop", Class::Settles, 64, None, move |connection| {
-                store::give_up(connection, id, &person, now)
+                by_hand::give_up(connection, id, &person, now)
             })
             .await?
             .0;

@@ -15,6 +15,7 @@ use super::operations::{self, Restarted};
 use super::place::{self, Lock};
 use super::schema::{self, Found};
 use crate::policy::operation::UnixMillis;
+use crate::policy::schedule::AFTER_TIMEOUT;
 
 /// The first version without the WAL-reset bug, which loses committed transactions.
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -32,6 +33,8 @@ pub struct Options {
     pub queue: usize,
     /// Bytes held back for a full disk.
     pub ballast: u64,
+    /// How long the shop may still be busy with what the last process was delivering.
+    pub after_timeout: Duration,
 }
 
 impl Default for Options {
@@ -40,6 +43,7 @@ impl Default for Options {
             allow_volatile: false,
             queue: 4_096,
             ballast: super::ballast::SIZE,
+            after_timeout: AFTER_TIMEOUT,
         }
     }
 }
@@ -61,6 +65,8 @@ pub struct OpenReport {
     pub waiting: u64,
     /// Whether the disk had room for the ballast.
     pub ballast: bool,
+    /// Callbacks whose events are still to be delivered or judged, and how many.
+    pub sources: Vec<(String, u64)>,
 }
 
 /// An open journal without its thread.
@@ -85,11 +91,12 @@ pub(super) fn open(
     place::exposure(path)?;
     let lock = place::lock(path)?;
     let ballast_path = place::beside(path, ".ballast");
-    let (mut connection, created, restarted) = match ready(path, process, now) {
+    let after_timeout = options.after_timeout;
+    let (mut connection, created, restarted) = match ready(path, process, now, after_timeout) {
         // A disk that filled up while we were away: the ballast is there for that.
         Err(OpenError::Sqlite { source, .. }) if source.is_full() && ballast_path.exists() => {
             let _ = std::fs::remove_file(&ballast_path);
-            ready(path, process, now)?
+            ready(path, process, now, after_timeout)?
         }
         ready => ready?,
     };
@@ -118,6 +125,8 @@ pub(super) fn open(
             .unknown,
         volatile,
         ballast: ballast.is_held(),
+        sources: super::inbox::store::open_sources(&connection)
+            .map_err(sqlite(path, "cannot read what is to be delivered"))?,
     };
     Ok(Opened {
         connection,
@@ -132,6 +141,7 @@ fn ready(
     path: &Path,
     process: &str,
     now: UnixMillis,
+    after_timeout: Duration,
 ) -> Result<(Connection, bool, Restarted), OpenError> {
     // SQLite makes its files with the umask's mode; ours is made first, by us, for the owner alone. The WAL and its index
     // inherit that.
@@ -186,7 +196,7 @@ fn ready(
     if !checkpoint(&connection, "TRUNCATE").map_err(sqlite(path, "cannot empty its WAL"))? {
         return Err(OpenError::Held(path.to_owned()));
     }
-    let restarted = operations::restart(&mut connection, process, now)
+    let restarted = operations::restart(&mut connection, process, now, after_timeout)
         .map_err(sqlite(path, "cannot close what the last process left open"))?;
     Ok((connection, created, restarted))
 }

@@ -1,5 +1,7 @@
 //! The statements of the once guard. Each runs inside a transaction of the writer's; the decisions are `policy/operation`'s.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, named_params};
 
 use super::codec::{answer, header_lines};
@@ -363,6 +365,7 @@ pub(super) fn restart(
     connection: &mut Connection,
     process: &str,
     now: UnixMillis,
+    after_timeout: Duration,
 ) -> rusqlite::Result<Restarted> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut restarted = Restarted::default();
@@ -390,7 +393,7 @@ pub(super) fn restart(
             )?;
         }
     }
-    inbox::store::restart(&tx)?;
+    inbox::store::restart(&tx, now, after_timeout)?;
     tx.commit()?;
     Ok(restarted)
 }

@@ -90,7 +90,7 @@ CREATE TABLE callback (
     next_at INTEGER NOT NULL,
     earliest_at INTEGER NOT NULL DEFAULT 0,
     refused_since INTEGER,
-    lease_until INTEGER,
+    let_past INTEGER NOT NULL DEFAULT 0 CHECK (let_past IN (0, 1)),
     ended_at INTEGER,
     last_error TEXT
 ) STRICT;
@@ -98,11 +98,12 @@ CREATE UNIQUE INDEX callback_event ON callback (source, event, body_hash) WHERE 
 CREATE UNIQUE INDEX callback_repeated ON callback (source, event, body_hash) WHERE state = 'repeated';
 CREATE UNIQUE INDEX callback_session_head ON callback (source, session) WHERE state IN ('head', 'claimed');
 CREATE INDEX callback_due ON callback (source, next_at) WHERE state = 'head';
-CREATE INDEX callback_lease ON callback (lease_until) WHERE state = 'claimed';
-CREATE INDEX callback_waiting ON callback (source, session, row) WHERE state = 'waiting';
+CREATE INDEX callback_waiting ON callback (source, session, let_past, row) WHERE state = 'waiting';
 CREATE INDEX callback_pending ON callback (source, session) WHERE status = 'PENDING' AND state IN ('waiting', 'head');
 CREATE INDEX callback_held ON callback (source, session, row) WHERE state = 'held';
 CREATE INDEX callback_told ON callback (source, session, row) WHERE status IS NOT NULL
+    AND state IN ('waiting', 'head', 'claimed', 'delivered');
+CREATE INDEX callback_decided ON callback (source, session, row) WHERE status IS NOT NULL AND status <> 'PENDING'
     AND state IN ('waiting', 'head', 'claimed', 'delivered');
 CREATE INDEX callback_news ON callback (source, session, row) WHERE status IS NOT NULL AND state = 'delivered';
 CREATE INDEX callback_refunded ON callback (source, session) WHERE status = 'REFUNDED' AND state = 'delivered';

@@ -19,6 +19,7 @@ const OPTIONS: Options = Options {
     allow_volatile: true,
     queue: 256,
     ballast: 64 << 10,
+    after_timeout: Duration::from_secs(60),
 };
 const EVERYTHING: Depth = Depth {
     subject: true,

@@ -1,4 +1,4 @@
-//! The two clocks: the one that a first write is judged by, and the one for people.
+//! The clocks: the one that a first write is judged by, the one that tells when another was set, and the one for people.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +14,15 @@ pub fn boot_time() -> BootTime {
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
     BootTime(Duration::new(seconds, nanos))
+}
+
+/// Now, by `CLOCK_MONOTONIC`: nobody sets it.
+#[must_use]
+pub fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
+    Duration::new(seconds, nanos)
 }
 
 /// Now, by the wall clock.

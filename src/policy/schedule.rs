@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::operation::UnixMillis;
 
-/// After a time-out PHP may still be at it: no other attempt before this.
+/// After a time-out PHP may still be at it: by default no other attempt before this.
 pub const AFTER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The configuration's part (`deliver`).
@@ -14,6 +14,8 @@ pub struct Schedule {
     pub retry: Vec<Duration>,
     /// How long the head of a session holds the next event back, from its first answer that was no acknowledgement.
     pub max_head_wait: Duration,
+    /// How long PHP may still be at it after a time-out: nothing of the session is tried before.
+    pub after_timeout: Duration,
     /// When somebody is told.
     pub alarm_after: Duration,
     /// When it ends.
@@ -23,11 +25,11 @@ pub struct Schedule {
 /// How an attempt failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Failure {
-    /// The shop answered something that is no acknowledgement.
+    /// PHP answered something that is no acknowledgement.
     Answered,
-    /// Nobody took the connection.
+    /// Nobody took it: no connection, or a web server with nothing behind it.
     Refused,
-    /// No answer in time: the shop may have acted.
+    /// No answer: the shop may have acted, or may be at it still.
     TimedOut,
 }
 
@@ -65,7 +67,7 @@ impl Schedule {
             .copied()
             .unwrap_or(AFTER_TIMEOUT);
         let pause = match failure {
-            Failure::TimedOut => pause.max(AFTER_TIMEOUT),
+            Failure::TimedOut => pause.max(self.after_timeout),
             Failure::Answered | Failure::Refused => pause,
         };
         // Not beyond the end: the last attempt is made when it comes.
@@ -73,6 +75,13 @@ impl Schedule {
         Next::Retry {
             at: later(now, pause),
         }
+    }
+
+    /// No attempt is planned further off than this.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        let pauses = self.retry.iter().copied().chain([self.after_timeout]);
+        pauses.max().unwrap_or(AFTER_TIMEOUT)
     }
 
     /// Whether a head that the shop has been refusing since then still holds the next event of its session back.
@@ -108,6 +117,7 @@ mod tests {
         Schedule {
             retry: [5, 30, 120].map(Duration::from_secs).to_vec(),
             max_head_wait: Duration::from_secs(120),
+            after_timeout: AFTER_TIMEOUT,
             alarm_after: Duration::from_secs(600),
             expire_after: Duration::from_secs(3_600),
         }
@@ -158,6 +168,19 @@ mod tests {
             schedule.holds_back(Some(at(0)), true, at(100_000)),
             "an approval is never overtaken"
         );
+    }
+
+    #[test]
+    fn nothing_is_planned_further_off_than_the_longest_pause() {
+        let longest = schedule().longest();
+        for failure in [Failure::Answered, Failure::Refused, Failure::TimedOut] {
+            for attempt in 1..9 {
+                let Next::Retry { at: then } = next(attempt, failure, 0) else {
+                    panic!("dead");
+                };
+                assert!(then <= at(longest.as_secs()), "{attempt}");
+            }
+        }
     }
 
     #[test]

@@ -111,6 +111,13 @@ pub enum Transition {
 /// Judges an event by what came before it. Asked when it comes, and again when its turn comes.
 pub fn judge(policy: Policy, before: Before, status: Status) -> Transition {
     use Status::{Approved, Cancelled, Pending, Refunded, Rejected};
+    // Would re-pay an order whose money went back, whatever else came since.
+    if before.refund_delivered && status == Approved {
+        return match policy {
+            Policy::Hold => Transition::Hold,
+            Policy::Pass => Transition::Deliver(Mark::Stale),
+        };
+    }
     let Some(last) = before.last else {
         // Nobody refunds what nobody approved; but the shop must hear of it.
         return Transition::Deliver(match status {
@@ -126,11 +133,6 @@ pub fn judge(policy: Policy, before: Before, status: Status) -> Transition {
         // Would un-pay.
         (Approved | Rejected | Cancelled | Refunded, Pending) => match policy {
             Policy::Hold => Transition::Supersede,
-            Policy::Pass => Transition::Deliver(Mark::Stale),
-        },
-        // Would re-pay, once the shop has the refund.
-        (Refunded, Approved) if before.refund_delivered => match policy {
-            Policy::Hold => Transition::Hold,
             Policy::Pass => Transition::Deliver(Mark::Stale),
         },
         // Would un-pay an order that was never paid: money of somebody is wrong.
@@ -216,6 +218,20 @@ mod tests {
             };
             let transition = judge(Policy::Hold, before, Status::Approved);
             assert!(matches!(transition, Transition::Deliver(_)), "{last:?}");
+        }
+    }
+
+    #[test]
+    fn no_approval_follows_a_refund_that_the_shop_has() {
+        for last in [None].into_iter().chain(Status::ALL.map(Some)) {
+            let before = Before {
+                last,
+                refund_delivered: true,
+            };
+            let held = judge(Policy::Hold, before, Status::Approved);
+            assert_eq!(held, Transition::Hold, "{last:?}");
+            let passed = judge(Policy::Pass, before, Status::Approved);
+            assert_eq!(passed, Transition::Deliver(Mark::Stale), "{last:?}");
         }
     }
 

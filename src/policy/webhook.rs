@@ -47,6 +47,12 @@ impl WebhookSecret {
         }
     }
 
+    /// Whether both are one secret.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.matches(other.0.expose())
+    }
+
     fn mac(&self, parts: &[&[u8]]) -> Option<Hmac<Sha256>> {
         // HMAC takes a key of any length; the type cannot say so.
         let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose()).ok()?;

@@ -28,8 +28,8 @@ const EDGES: [&str; 7] = [
 ];
 const HITS_EACH: usize = 5;
 /// The longest that a cycle waits for its edge, and that the end may take.
-const CYCLE: Duration = Duration::from_secs(3);
-const END: Duration = Duration::from_secs(60);
+const CYCLE: Duration = Duration::from_secs(6);
+const END: Duration = Duration::from_secs(120);
 const SESSIONS: usize = 8;
 
 /// What the table of transitions lets be kept without a delivery: a `PENDING` that a later event made pointless.
@@ -67,12 +67,14 @@ fn acknowledged(shop: &Shop) -> Vec<(String, String)> {
 fn live(bank: &SandboxBank, shop: &Shop, gate: &mut Gate, edge: &str, cycle: usize) -> bool {
     // What the shop refuses settles as well, as a retry.
     let slow = Mood::Slow(Duration::from_millis(300));
+    let hanging = Mood::Slow(Duration::from_millis(2_200));
     let moods = [
         Some(Mood::Good),
         Some(Mood::Forgetful),
         None,
         Some(Mood::Broken),
         Some(slow),
+        Some(hanging),
     ];
     match moods[cycle % moods.len()] {
         Some(mood) => shop.mood(mood),
@@ -110,7 +112,11 @@ fn whatever_dies_when_every_callback_that_the_bank_was_told_of_reaches_the_shop_
         .unwrap_or(6 * EDGES.len());
     let algorithm = CallbackAlgorithm::Ed25519;
     let (bank, shop) = (SandboxBank::with_callbacks(algorithm), Shop::open());
-    let mut gate = setup(&bank, shop.addr(), algorithm).start();
+    // The shop that hangs does so for longer than the delivery's deadline, and for less than it is left alone then.
+    let setup = setup(&bank, shop.addr(), algorithm);
+    let mut gate = setup
+        .edit("timeout: 2s", "timeout: 2s\n      after_timeout: 4s")
+        .start();
     let url = CallbackUrl::unix(&gate.path().join("callback.sock"), PATH).unwrap();
     bank.sandbox().redirect_callbacks(url).unwrap();
     let mut hits: BTreeMap<&str, usize> = EDGES.iter().map(|&edge| (edge, 0)).collect();
@@ -161,6 +167,11 @@ fn whatever_dies_when_every_callback_that_the_bank_was_told_of_reaches_the_shop_
     assert_eq!(told.len(), sent.len(), "the bank sends until it is told");
     // An acknowledgement whose commit died with the process is the one reason to deliver again.
     assert!(again <= 4 * cycles, "{again} again in {cycles} kills");
+    assert_eq!(
+        shop.most_of_a_session(),
+        1,
+        "one at a time for each session"
+    );
     for session in 0..SESSIONS {
         let name = format!("s{session}");
         let order: Vec<_> = sent

@@ -113,6 +113,8 @@ fn what_is_not_the_banks_is_refused_in_one_way_and_reaches_nobody() {
         let answer = socket.post(PATH, headers, b"{}");
         assert_eq!((answer.status, &answer.body[..]), (status, &b"{}"[..]));
     }
+    let allow = socket.get(PATH);
+    assert_eq!(allow.header("allow"), Some("POST"));
     for (path, status) in [("/elsewhere", 404), (PATH, 405)] {
         let answer = if status == 405 {
             socket.get(path)
@@ -201,7 +203,10 @@ fn a_callback_arrives_although_the_shop_was_down_and_the_gate_killed() {
     let algorithm = CallbackAlgorithm::Ed25519;
     let bank = SandboxBank::with_callbacks(algorithm);
     let addr = Shop::open().addr();
-    let gate = start(&bank, setup(&bank, addr, algorithm));
+    let gate = start(
+        &bank,
+        setup(&bank, addr, algorithm).edit("timeout: 2s", "timeout: 2s\n      after_timeout: 1s"),
+    );
     let body = send(&bank, order("s1", "APPROVED"));
     until("the bank was told", || events(&gate)["accepted"] == 1);
     let gate = gate.crash_and_restart();
@@ -258,6 +263,7 @@ fn a_thousand_doubled_callbacks_are_a_thousand_deliveries_one_at_a_time_for_each
     }
     assert_eq!(shop.deliveries().len(), 1_000);
     assert!(shop.most_at_once() <= 4, "{} at once", shop.most_at_once());
+    assert_eq!(shop.most_of_a_session(), 1);
     let mut ids: Vec<String> = shop
         .deliveries()
         .iter()
@@ -340,121 +346,6 @@ fn a_shop_that_did_not_answer_in_time_gets_its_minute() {
     assert!(head["next_at"].as_i64().unwrap() - head["received_at"].as_i64().unwrap() >= 60_000);
 }
 
-/// The rows of `docs/transitions.md` under `transitions: hold`: the last status, the event's, and what is done.
-fn transitions() -> Vec<(String, String, String)> {
-    let table = include_str!("../../docs/transitions.md");
-    let (_, table) = table.split_once("## `transitions: hold`").unwrap();
-    let rows = table
-        .lines()
-        .skip_while(|line| !line.starts_with('|'))
-        .take_while(|line| line.starts_with('|'));
-    let cells = |line: &str| -> Vec<String> {
-        let cells = line.trim_matches('|').split('|');
-        cells.map(|cell| cell.trim().to_owned()).collect()
-    };
-    let rows: Vec<Vec<String>> = rows.map(cells).collect();
-    let heads = rows[0][1..].to_vec();
-    let mut all = Vec::new();
-    for row in &rows[2..] {
-        for (head, cell) in heads.iter().zip(&row[1..]) {
-            all.push((row[0].clone(), head.clone(), cell.clone()));
-        }
-    }
-    all
-}
-
-#[test]
-fn every_cell_of_the_transition_table_is_what_the_running_gate_does() {
-    let algorithm = CallbackAlgorithm::Ed25519;
-    let (bank, shop) = (SandboxBank::with_callbacks(algorithm), Shop::open());
-    let gate = start(&bank, setup(&bank, shop.addr(), algorithm));
-    let table = transitions();
-    assert_eq!(table.len(), 30);
-    let session = |last: &str, event: &str| format!("{last}-{event}");
-    let firsts = table.iter().filter(|(last, ..)| last != "none");
-    for (last, event, _) in firsts.clone() {
-        send(&bank, order(&session(last, event), last));
-    }
-    until("the first of each is with the shop", || {
-        shop.acknowledged().len() == firsts.clone().count()
-    });
-    for (last, event, _) in &table {
-        send(&bank, order(&session(last, event), event));
-    }
-    let delivered = table
-        .iter()
-        .filter(|(_, _, cell)| !matches!(&**cell, "held" | "superseded"))
-        .count();
-    let sent = firsts.count() + table.len();
-    until("all are taken", || events(&gate)["accepted"] == sent);
-    until("what may be delivered is", || {
-        shop.acknowledged().len() == sent - table.len() + delivered
-    });
-    for (last, event, cell) in &table {
-        let ask = json!({"command": "callbacks.list", "session": session(last, event)});
-        let listed = gate.tell(&ask).unwrap();
-        let latest = &listed["result"]["events"][0];
-        let (state, mark) = match &**cell {
-            "held" | "superseded" => (&**cell, "stale"),
-            mark => ("delivered", mark),
-        };
-        assert_eq!(latest["state"], state, "{last} → {event}: {listed}");
-        assert_eq!(latest["mark"], mark, "{last} → {event}");
-    }
-}
-
-#[test]
-fn any_bytes_in_any_pieces_reach_the_shop_as_they_are() {
-    use std::io::Write;
-
-    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-    use base64ct::{Base64, Encoding};
-
-    let bank = SandboxBank::with_callbacks(CallbackAlgorithm::Ed25519);
-    let shop = Shop::open();
-    let setup = setup(&bank, shop.addr(), CallbackAlgorithm::Ed25519);
-    let pair = Ed25519KeyPair::generate().unwrap();
-    let key = Base64::encode_string(pair.public_key().as_ref());
-    replace(&setup.path().join("bank-callback.pem"), &key);
-    let gate = setup.start();
-    let socket = crate::support::client::Target::Unix(gate.path().join("callback.sock"));
-    // Bytes that are no JSON, no UTF-8, and no multiple of anything; cut where a parser would not like it.
-    for (number, cuts) in [
-        (0, vec![]),
-        (1, vec![1]),
-        (2, vec![40, 41]),
-        (3, vec![3, 500, 9_000]),
-    ] {
-        let body: Vec<u8> = (0..10_007_usize)
-            .map(|at| u8::try_from((at * 7 + number * 31) % 256).unwrap())
-            .collect();
-        let signature = Base64::encode_string(pair.sign(&body).as_ref());
-        let header = format!("X-Signature: {signature}\r\n");
-        let request = crate::support::client::post(PATH, &header, &body);
-        let mut caller = socket.connect();
-        let mut from = 0;
-        for cut in cuts.into_iter().chain([request.len()]) {
-            caller.write_all(&request[from..cut]).unwrap();
-            from = cut;
-            std::thread::park_timeout(std::time::Duration::from_millis(5));
-        }
-        assert_eq!(caller.answer().status, 200);
-        until("it is delivered", || shop.deliveries().len() == number + 1);
-        assert_eq!(shop.deliveries()[number].body, body);
-        assert_eq!(
-            shop.deliveries()[number].header("priorgate-session"),
-            "unknown"
-        );
-        // One bit of it changed, anywhere, is nobody's.
-        for at in [0, 5_003, body.len() - 1] {
-            let mut forged = body.clone();
-            forged[at] ^= 1;
-            let answer = socket.post(PATH, &header, &forged);
-            assert_eq!(answer.status, 503);
-        }
-    }
-}
-
 #[test]
 fn what_the_shop_does_not_take_is_counted_told_once_and_told_again_when_it_is_over() {
     let algorithm = CallbackAlgorithm::Ed25519;
@@ -518,4 +409,43 @@ fn check_advises_against_what_is_weak_and_takes_it_all_the_same() {
         assert!(told.contains(advice), "{advice}: {told}");
     }
     assert_ne!(output.status.code(), Some(78), "it is no mistake: {told}");
+}
+
+#[test]
+fn a_callback_keeps_its_name_while_its_events_wait_and_two_do_not_share_a_secret() {
+    let algorithm = CallbackAlgorithm::Ed25519;
+    let bank = SandboxBank::with_callbacks(algorithm);
+    let nobody = Shop::open().addr();
+    let gate = start(&bank, setup(&bank, nobody, algorithm));
+    send(&bank, order("s1", "APPROVED"));
+    until("it is taken", || events(&gate)["accepted"] == 1);
+    let config = std::fs::read_to_string(gate.config()).unwrap();
+    let renamed = config.replace("callbacks:\n  - name: bank", "callbacks:\n  - name: other");
+    replace(&gate.config(), &renamed);
+    let reload = gate.command(&["reload"]);
+    let told = String::from_utf8([reload.stdout, reload.stderr].concat()).unwrap();
+    assert_eq!(reload.status.code(), Some(1), "{told}");
+    // A new process would not even know of it.
+    let mut gate = gate.crash_and_restart_at_once(|command| command);
+    let status = gate.wait();
+    assert_eq!(status.code(), Some(1), "{}", gate.log());
+    assert!(
+        gate.log().contains("1 events of callback `bank`"),
+        "{}",
+        gate.log()
+    );
+    // A copy of a secret is the same secret, whatever its file is called.
+    let (_, callback) = config.split_once("callbacks:\n").unwrap();
+    let second = callback
+        .replace("name: bank", "name: second")
+        .replace("callback.sock", "second.sock")
+        .replace("deliver.secret", "copy.secret");
+    replace(&gate.path().join("copy.secret"), SECRET);
+    replace(&gate.config(), &format!("{config}{second}"));
+    let check = gate.command(&["check"]);
+    let told = String::from_utf8([check.stdout, check.stderr].concat()).unwrap();
+    assert!(
+        told.contains("a secret is that of callback `bank` too"),
+        "{told}"
+    );
 }

@@ -7,9 +7,15 @@ mod bank_connections;
 mod callback_backlog;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
+mod callback_bytes;
+#[cfg(feature = "sandbox")]
+#[cfg(test)]
 mod callback_crash;
 #[cfg(test)]
 mod callback_openssl;
+#[cfg(feature = "sandbox")]
+#[cfg(test)]
+mod callback_transitions;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
 mod callbacks;

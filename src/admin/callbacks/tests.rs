@@ -1,7 +1,5 @@
 //! The callbacks commands over a real journal: who may what, what is refused, and what is written down.
 
-use std::time::Duration;
-
 use super::*;
 use crate::admin::commands::Server;
 use crate::admin::operations::tests::{NOW, OPERATOR, READER, Stage, ask, operator, server};
@@ -42,20 +40,23 @@ impl Stage {
             Came::Claimed => None,
             Came::Delivered => Some(Settle::Delivered),
             Came::Dead => Some(Settle::Dead {
+                free: NOW,
                 error: "answered 500".to_owned(),
             }),
         };
         // Whatever else is due has its turn before it.
-        let lease = Duration::from_secs(60);
         while let Some(claim) = self
             .journal
-            .claim("priorbank", Policy::Hold, NOW, lease)
+            .claim("priorbank", Policy::Hold, NOW)
             .await
             .unwrap()
         {
             if claim.id.number() == id {
                 if let Some(settle) = settle {
-                    self.journal.settle(&claim, settle, NOW).await.unwrap();
+                    self.journal
+                        .settle(&claim, settle, Policy::Hold, NOW)
+                        .await
+                        .unwrap();
                 }
                 return id;
             }

@@ -51,6 +51,7 @@ impl Stage {
             allow_volatile: true,
             queue: 256,
             ballast: 64 << 10,
+            ..Options::default()
         };
         let (prepared, _) = Journal::open(&path, options, NOW).unwrap();
         Self {

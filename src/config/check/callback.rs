@@ -15,7 +15,7 @@ use crate::config::file;
 use crate::config::file::callback as raw;
 use crate::policy::event::{self, IdPart};
 use crate::policy::operation::Pointer;
-use crate::policy::schedule::Schedule;
+use crate::policy::schedule::{AFTER_TIMEOUT, Schedule};
 use crate::policy::signature::{Encoding, Field, List, Part, Template, Timestamp, Unit};
 use crate::policy::status::{Policy, Status};
 
@@ -428,6 +428,7 @@ impl Checker {
             schedule: Schedule {
                 retry,
                 max_head_wait: span(raw.max_head_wait, seconds(120)),
+                after_timeout: span(raw.after_timeout, AFTER_TIMEOUT),
                 alarm_after: span(raw.alarm_after, seconds(600)),
                 expire_after: span(raw.expire_after, seconds(30 * 86_400)),
             },

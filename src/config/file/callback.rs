@@ -192,6 +192,8 @@ pub struct Deliver {
     pub retry: Option<Vec<Span>>,
     /// How long a refused head holds the next event of its session back.
     pub max_head_wait: Option<Span>,
+    /// How long nothing of a session is tried after a time-out: PHP may still be at it.
+    pub after_timeout: Option<Span>,
     /// When somebody is told.
     pub alarm_after: Option<Span>,
     /// When it ends.

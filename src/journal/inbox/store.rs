@@ -6,10 +6,12 @@ use bytes::Bytes;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, named_params};
 
+use super::judge::{QUEUED, before, is_still_wanted, judge_held, supersede};
+use super::turn::{self, Session, Tried};
 use super::{Accepted, Claim, Event, EventId, Fate, Settle};
+use crate::journal::UnixMillis;
 use crate::journal::error::JournalError;
-use crate::journal::{Person, UnixMillis};
-use crate::policy::status::{self, Before, Mark, Policy, Status, Transition};
+use crate::policy::status::{self, Mark, Policy, Status, Transition};
 
 /// Events that a claim may look at and put aside (held, superseded) before it gives up for this time.
 const PUT_ASIDE: usize = 16;
@@ -94,14 +96,15 @@ pub(super) fn accept(
     connection
         .prepare_cached("INSERT INTO callback_body (callback, body) VALUES (?1, ?2)")?
         .execute((row, &event.body[..]))?;
-    if fate == Fate::Queued {
-        if let Some(status) = event.status {
-            supersede(connection, &event.source, &session, row, status, now)?;
-        }
-        judge_held(connection, &event.source, &session, policy)?;
+    if let (Fate::Queued, Some(status), Policy::Hold) = (fate, event.status, policy) {
+        supersede(connection, &event.source, &session, row, status, now)?;
     }
-    promote(connection, &event.source, &session)?;
-    wake(connection, &event.source, &session, now)?;
+    let session = Session {
+        source: &event.source,
+        session: &session,
+    };
+    turn::choose(connection, session, None)?;
+    turn::wake(connection, session, now)?;
     Ok(Accepted::New {
         id: EventId(row),
         mark,
@@ -148,141 +151,12 @@ fn known(
     Ok(Some(Accepted::Repeated(EventId(row))))
 }
 
-/// Which earlier events count. Word for word the condition of a partial index, which is named: without statistics SQLite
-/// prefers the index of the whole session, and would walk through its backlog at every look.
-#[derive(Clone, Copy)]
-struct Counted {
-    index: &'static str,
-    condition: &'static str,
-}
-
-const QUEUED: Counted = Counted {
-    index: "callback_told",
-    condition: "state IN ('waiting', 'head', 'claimed', 'delivered')",
-};
-const DELIVERED: Counted = Counted {
-    index: "callback_news",
-    condition: "state = 'delivered'",
-};
-
-fn before(
-    connection: &Connection,
-    source: &str,
-    session: &str,
-    counted: Counted,
-) -> rusqlite::Result<Before> {
-    let Counted { index, condition } = counted;
-    let last = connection
-        .prepare_cached(&format!(
-            "SELECT status FROM callback INDEXED BY {index} WHERE source = ?1 AND session = ?2 AND status IS NOT NULL
-             AND {condition} ORDER BY row DESC LIMIT 1"
-        ))?
-        .query_row((source, session), |row| row.get(0))
-        .optional()?;
-    let refund_delivered = connection
-        .prepare_cached(
-            "SELECT 1 FROM callback INDEXED BY callback_refunded
-             WHERE source = ?1 AND session = ?2 AND status = 'REFUNDED' AND state = 'delivered' LIMIT 1",
-        )?
-        .exists((source, session))?;
-    Ok(Before {
-        last,
-        refund_delivered,
-    })
-}
-
-/// Queued events that a later one makes pointless. One that is being delivered is not touched.
-fn supersede(
-    connection: &Connection,
-    source: &str,
-    session: &str,
-    row: i64,
-    later: Status,
-    now: UnixMillis,
-) -> rusqlite::Result<()> {
-    for queued in Status::ALL {
-        if !status::is_superseded(queued, later) {
-            continue;
-        }
-        // The status is a literal for the sake of the partial index, as in DUE.
-        connection
-            .prepare_cached(&format!(
-                "UPDATE callback INDEXED BY callback_pending SET state = 'superseded', ended_at = ?1
-                 WHERE source = ?2 AND session = ?3 AND status = '{queued}' AND state IN ('waiting', 'head') AND row <> ?4"
-            ))?
-            .execute((now.0, source, session, row))?;
-    }
-    Ok(())
-}
-
-/// Held events may be no contradiction any more.
-fn judge_held(
-    connection: &Connection,
-    source: &str,
-    session: &str,
-    policy: Policy,
-) -> rusqlite::Result<()> {
-    let mut held = connection.prepare_cached(
-        "SELECT row, status FROM callback INDEXED BY callback_held
-         WHERE source = ?1 AND session = ?2 AND state = 'held' ORDER BY row",
-    )?;
-    let held = held
-        .query_map((source, session), |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Status>(1)?))
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    for (row, status) in held {
-        let before = before(connection, source, session, QUEUED)?;
-        if let Transition::Deliver(mark) = status::judge(policy, before, status) {
-            connection
-                .prepare_cached("UPDATE callback SET state = 'waiting', mark = ?1 WHERE row = ?2")?
-                .execute((mark, row))?;
-        }
-    }
-    Ok(())
-}
-
-/// Makes the oldest waiting event of a session its head, if the session has none.
-fn promote(connection: &Connection, source: &str, session: &str) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "UPDATE callback SET state = 'head' WHERE row =
-             (SELECT min(row) FROM callback INDEXED BY callback_waiting WHERE source = ?1 AND session = ?2 AND state = 'waiting')
-             AND NOT EXISTS (SELECT 1 FROM callback WHERE source = ?1 AND session = ?2 AND state IN ('head', 'claimed'))",
-        )?
-        .execute((source, session))
-        .map(drop)
-}
-
-/// A new event wakes its session's head, but not before the shop may have finished with it.
-fn wake(
-    connection: &Connection,
-    source: &str,
-    session: &str,
-    now: UnixMillis,
-) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "UPDATE callback INDEXED BY callback_session_head SET next_at = min(next_at, max(?1, earliest_at))
-             WHERE source = ?2 AND session = ?3 AND state IN ('head', 'claimed') AND state = 'head'",
-        )?
-        .execute((now.0, source, session))
-        .map(drop)
-}
-
 pub(super) fn claim(
     connection: &Connection,
     source: &str,
     policy: Policy,
     now: UnixMillis,
-    lease: Duration,
 ) -> rusqlite::Result<Option<Claim>> {
-    // A lease that ended belongs to nobody.
-    connection
-        .prepare_cached(
-            "UPDATE callback SET state = 'head', next_at = ?1 WHERE state = 'claimed' AND lease_until < ?1",
-        )?
-        .execute([now.0])?;
     for _ in 0..PUT_ASIDE {
         let due = connection
             .prepare_cached(DUE)?
@@ -292,56 +166,18 @@ pub(super) fn claim(
             return Ok(None);
         };
         if is_still_wanted(connection, row, policy, now)? {
-            return take(connection, row, now, lease).map(Some);
+            return take(connection, row).map(Some);
         }
     }
     Ok(None)
 }
 
-/// Judges the event again, now that its turn has come, by what the shop has. Puts it aside if it is a contradiction by now.
-fn is_still_wanted(
-    connection: &Connection,
-    row: i64,
-    policy: Policy,
-    now: UnixMillis,
-) -> rusqlite::Result<bool> {
-    let (source, session, status, released): (String, String, Option<Status>, bool) = connection
-        .prepare_cached("SELECT source, session, status, released FROM callback WHERE row = ?1")?
-        .query_row([row], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })?;
-    let Some(status) = status.filter(|_| !released) else {
-        return Ok(true);
-    };
-    let before = before(connection, &source, &session, DELIVERED)?;
-    let (state, ended) = match status::judge(policy, before, status) {
-        Transition::Deliver(_) => return Ok(true),
-        Transition::Hold => ("held", None),
-        Transition::Supersede => ("superseded", Some(now.0)),
-    };
+fn take(connection: &Connection, row: i64) -> rusqlite::Result<Claim> {
     connection
         .prepare_cached(
-            "UPDATE callback SET state = ?1, mark = 'stale', ended_at = ?2 WHERE row = ?3",
+            "UPDATE callback SET state = 'claimed', attempts = attempts + 1 WHERE row = ?1",
         )?
-        .execute((state, ended, row))?;
-    promote(connection, &source, &session)?;
-    Ok(false)
-}
-
-fn take(
-    connection: &Connection,
-    row: i64,
-    now: UnixMillis,
-    lease: Duration,
-) -> rusqlite::Result<Claim> {
-    let until = now
-        .0
-        .saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
-    connection
-        .prepare_cached(
-            "UPDATE callback SET state = 'claimed', attempts = attempts + 1, lease_until = ?1 WHERE row = ?2",
-        )?
-        .execute((until, row))?;
+        .execute([row])?;
     connection
         .prepare_cached(
             "SELECT source, event, body_hash, session, session_known, status, key_id, content_type, mark, attempts,
@@ -377,16 +213,12 @@ pub(super) fn next_due(
     connection: &Connection,
     source: &str,
 ) -> rusqlite::Result<Option<UnixMillis>> {
-    let head: Option<i64> = connection
+    connection
         .prepare_cached(
             "SELECT next_at FROM callback WHERE state = 'head' AND source = ?1 ORDER BY next_at LIMIT 1",
         )?
-        .query_row([source], |row| row.get(0))
-        .optional()?;
-    let lease: Option<i64> = connection
-        .prepare_cached("SELECT min(lease_until) FROM callback WHERE state = 'claimed'")?
-        .query_row([], |row| row.get(0))?;
-    Ok(head.into_iter().chain(lease).min().map(UnixMillis))
+        .query_row([source], |row| row.get(0).map(UnixMillis))
+        .optional()
 }
 
 pub(super) fn settle(
@@ -394,20 +226,21 @@ pub(super) fn settle(
     id: EventId,
     attempt: i64,
     settle: &Settle,
+    policy: Policy,
     now: UnixMillis,
 ) -> rusqlite::Result<Result<(), JournalError>> {
     let (state, ended) = match settle {
         Settle::Delivered => ("delivered", Some(now.0)),
-        Settle::Retry { .. } => ("head", None),
+        Settle::Retry { .. } => ("waiting", None),
         Settle::Dead { .. } => ("dead", Some(now.0)),
     };
     let error = match settle {
         Settle::Delivered => None,
-        Settle::Retry { error, .. } | Settle::Dead { error } => Some(error),
+        Settle::Retry { error, .. } | Settle::Dead { error, .. } => Some(error),
     };
     let session: Option<(String, String)> = connection
         .prepare_cached(
-            "UPDATE callback SET state = ?1, ended_at = ?2, last_error = ?3, lease_until = NULL
+            "UPDATE callback SET state = ?1, ended_at = ?2, last_error = ?3
              WHERE row = ?4 AND attempts = ?5 AND state = 'claimed' RETURNING source, session",
         )?
         .query_row((state, ended, error, id.0, attempt), |row| {
@@ -417,153 +250,84 @@ pub(super) fn settle(
     let Some((source, session)) = session else {
         return Ok(Err(JournalError::Stale));
     };
-    if let Settle::Retry {
-        at,
-        earliest,
-        refused,
-        let_next,
-        ..
-    } = settle
-    {
-        connection
-            .prepare_cached(
-                "UPDATE callback SET next_at = ?1, earliest_at = ?2, refused_since =
-                 CASE WHEN ?3 THEN coalesce(refused_since, ?4) ELSE refused_since END WHERE row = ?5",
-            )?
-            .execute((at.0, earliest.0, refused, now.0, id.0))?;
-        give_way(connection, id, &source, &session, *let_next, now)?;
-    }
-    promote(connection, &source, &session)?;
-    Ok(Ok(()))
-}
-
-/// Who is tried next in a session whose event has failed: an older one that was let pass comes first; a younger one only if
-/// this one holds it back no longer.
-fn give_way(
-    connection: &Connection,
-    id: EventId,
-    source: &str,
-    session: &str,
-    let_next: bool,
-    now: UnixMillis,
-) -> rusqlite::Result<()> {
-    let find = |condition: &str| {
-        connection
-            .prepare_cached(&format!(
-                "SELECT min(row) FROM callback INDEXED BY callback_waiting
-                 WHERE source = ?1 AND session = ?2 AND state = 'waiting' AND {condition}"
-            ))?
-            .query_row((source, session, id.0), |row| row.get::<_, Option<i64>>(0))
+    let name = Session {
+        source: &source,
+        session: &session,
     };
-    let other = match find("row < ?3")? {
-        Some(older) => Some((older, false)),
-        None if let_next => find("row > ?3")?.map(|younger| (younger, true)),
-        None => None,
+    let free = match settle {
+        Settle::Delivered => {
+            judge_held(connection, &source, &session, policy)?;
+            return turn::choose(connection, name, None).map(Ok);
+        }
+        Settle::Dead { free, .. } => free,
+        Settle::Retry {
+            at,
+            free,
+            refused,
+            let_next,
+            ..
+        } => {
+            connection
+                .prepare_cached(
+                    "UPDATE callback SET next_at = max(?1, ?2), earliest_at = ?2, let_past = ?3, refused_since =
+                     CASE WHEN ?4 THEN coalesce(refused_since, ?5) ELSE refused_since END WHERE row = ?6",
+                )?
+                .execute((at.0, free.0, let_next, refused, now.0, id.0))?;
+            free
+        }
     };
-    let Some((other, at_once)) = other else {
-        return Ok(());
+    let tried = Tried {
+        row: id.0,
+        free: *free.max(&now),
     };
-    connection
-        .prepare_cached("UPDATE callback SET state = 'waiting' WHERE row = ?1")?
-        .execute([id.0])?;
-    connection
-        .prepare_cached(
-            "UPDATE callback SET state = 'head', next_at = CASE WHEN ?1 THEN max(?2, earliest_at) ELSE next_at END
-             WHERE row = ?3",
-        )?
-        .execute((at_once, now.0, other))
-        .map(drop)
+    turn::choose(connection, name, Some(tried)).map(Ok)
 }
 
-pub(super) fn retry(
+/// Claims of the last process: nobody knows whether the shop got them, so they are delivered again, but not while it may
+/// still be busy with them.
+pub(in crate::journal) fn restart(
     connection: &Connection,
-    id: EventId,
-    person: &Person,
     now: UnixMillis,
-) -> rusqlite::Result<Result<(), JournalError>> {
-    by_hand(
-        connection,
-        id,
-        "UPDATE callback SET state = CASE state WHEN 'dead' THEN 'waiting' ELSE state END, ended_at = NULL,
-         next_at = max(?1, earliest_at), received_at = CASE state WHEN 'dead' THEN ?1 ELSE received_at END
-         WHERE row = ?2 AND state IN ('dead', 'head', 'waiting') RETURNING source, session",
-        "retried",
-        person,
-        now,
-    )
-}
-
-pub(super) fn release(
-    connection: &Connection,
-    id: EventId,
-    person: &Person,
-    now: UnixMillis,
-) -> rusqlite::Result<Result<(), JournalError>> {
-    by_hand(
-        connection,
-        id,
-        "UPDATE callback SET state = 'waiting', released = 1, mark = 'stale', next_at = ?1
-         WHERE row = ?2 AND state = 'held' RETURNING source, session",
-        "released",
-        person,
-        now,
-    )
-}
-
-pub(super) fn give_up(
-    connection: &Connection,
-    id: EventId,
-    person: &Person,
-    now: UnixMillis,
-) -> rusqlite::Result<Result<(), JournalError>> {
-    by_hand(
-        connection,
-        id,
-        "UPDATE callback SET state = 'dropped', ended_at = ?1
-         WHERE row = ?2 AND state IN ('waiting', 'head', 'held', 'dead') RETURNING source, session",
-        "dropped",
-        person,
-        now,
-    )
-}
-
-fn by_hand(
-    connection: &Connection,
-    id: EventId,
-    change: &str,
-    what: &str,
-    person: &Person,
-    now: UnixMillis,
-) -> rusqlite::Result<Result<(), JournalError>> {
-    let session: Option<(String, String)> = connection
-        .prepare_cached(change)?
-        .query_row((now.0, id.0), |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((source, session)) = session else {
-        return Ok(Err(JournalError::NotFound));
-    };
-    promote(connection, &source, &session)?;
-    connection
-        .prepare_cached(
-            "INSERT INTO intervention (callback, at, what, uid, pid, login_uid, reason)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute((
-            id.0,
-            now.0,
-            what,
-            person.uid,
-            person.pid,
-            person.login_uid,
-            &person.reason,
-        ))?;
-    Ok(Ok(()))
-}
-
-/// Claims of the last process: nobody knows whether the shop got them, so they are delivered again.
-pub(in crate::journal) fn restart(connection: &Connection) -> rusqlite::Result<usize> {
+    after_timeout: Duration,
+) -> rusqlite::Result<usize> {
+    let free = now.0.saturating_add(millis(after_timeout));
     connection.execute(
-        "UPDATE callback SET state = 'head', lease_until = NULL WHERE state = 'claimed'",
-        [],
+        "UPDATE callback SET state = 'head', next_at = max(next_at, ?1), earliest_at = max(earliest_at, ?1) WHERE state = 'claimed'",
+        [free],
     )
+}
+
+/// After the clock went back by `step`, and at the start of a process: nothing waits for a time further off than `longest`.
+pub(super) fn pull_in(
+    connection: &Connection,
+    source: &str,
+    now: UnixMillis,
+    step: Duration,
+    longest: Duration,
+) -> rusqlite::Result<usize> {
+    let (step, furthest) = (millis(step), now.0.saturating_add(millis(longest)));
+    connection
+        .prepare_cached(
+            "UPDATE callback INDEXED BY callback_open
+             SET next_at = min(next_at - ?1, ?2), earliest_at = min(earliest_at - ?1, ?2)
+             WHERE state IN ('waiting', 'head') AND source = ?3 AND ended_at IS NULL
+             AND (?1 > 0 OR next_at > ?2 OR earliest_at > ?2)",
+        )?
+        .execute((step, furthest, source))
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Callbacks whose events are still to be delivered or judged, and how many.
+pub(in crate::journal) fn open_sources(
+    connection: &Connection,
+) -> rusqlite::Result<Vec<(String, u64)>> {
+    connection
+        .prepare(
+            "SELECT source, count(*) FROM callback INDEXED BY callback_open WHERE ended_at IS NULL GROUP BY source",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
+        .collect()
 }

@@ -3,6 +3,7 @@
 use super::Reader;
 use crate::journal::UnixMillis;
 use crate::journal::error::StoreError;
+use crate::journal::inbox::store;
 
 /// One callback's events of which something is still to become, and those that were given up.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -24,6 +25,14 @@ const DEAD: &str =
     "SELECT count(*) FROM callback INDEXED BY callback_dead WHERE source = ?1 AND state = 'dead'";
 
 impl Reader {
+    /// Callbacks whose events are still to be delivered or judged, and how many.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_sources(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        Ok(store::open_sources(&self.connection)?)
+    }
+
     /// How the events of a callback stand.
     ///
     /// # Errors
@@ -59,7 +68,7 @@ mod tests {
     use crate::journal::inbox::Settle;
     use crate::journal::inbox::tests::{accept, claimed, event};
     use crate::journal::tests::{NOW, Place};
-    use crate::policy::status::Status;
+    use crate::policy::status::{Policy, Status};
 
     #[tokio::test]
     async fn what_waits_what_is_held_and_what_is_dead_is_counted_for_each_callback() {
@@ -77,10 +86,14 @@ mod tests {
             accept(&journal, event(id, session, status)).await;
         }
         let dead = Settle::Dead {
+            free: NOW,
             error: "expired".to_owned(),
         };
         let claim = claimed(&journal, NOW).await.unwrap();
-        journal.settle(&claim, dead, NOW).await.unwrap();
+        journal
+            .settle(&claim, dead, Policy::Hold, NOW)
+            .await
+            .unwrap();
         let expected = Backlog {
             waiting: 3,
             oldest: Some(NOW),

@@ -1,6 +1,7 @@
 //! A toy shop: takes deliveries as PHP would, verifies them with the specification's own library, and acknowledges, or
 //! does not.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,8 +50,31 @@ impl Delivery {
 struct Seen {
     mood: Mutex<Mood>,
     deliveries: Mutex<Vec<Delivery>>,
-    at_once: Mutex<(usize, usize)>,
+    at_once: Mutex<AtOnce>,
     ended: AtomicBool,
+}
+
+/// Deliveries that are here now, and the most that ever were: of all, and of one session.
+#[derive(Default)]
+struct AtOnce {
+    all: (usize, usize),
+    sessions: HashMap<String, usize>,
+    most_of_one: usize,
+}
+
+impl AtOnce {
+    fn enter(&mut self, session: &str) {
+        self.all.0 += 1;
+        self.all.1 = self.all.1.max(self.all.0);
+        let of_one = self.sessions.entry(session.to_owned()).or_default();
+        *of_one += 1;
+        self.most_of_one = self.most_of_one.max(*of_one);
+    }
+
+    fn leave(&mut self, session: &str) {
+        self.all.0 -= 1;
+        *self.sessions.get_mut(session).unwrap() -= 1;
+    }
 }
 
 /// A running shop.
@@ -119,7 +143,13 @@ impl Shop {
 
     /// The most that were here at a time.
     pub(crate) fn most_at_once(&self) -> usize {
-        self.seen.at_once.lock().unwrap().1
+        self.seen.at_once.lock().unwrap().all.1
+    }
+
+    /// The most of one session that were here at a time.
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn most_of_a_session(&self) -> usize {
+        self.seen.at_once.lock().unwrap().most_of_one
     }
 }
 
@@ -148,11 +178,8 @@ impl Seen {
         let Some((headers, body)) = read(&mut stream) else {
             return;
         };
-        {
-            let mut at_once = self.at_once.lock().unwrap();
-            at_once.0 += 1;
-            at_once.1 = at_once.1.max(at_once.0);
-        }
+        let session = session_of(&body);
+        self.at_once.lock().unwrap().enter(&session);
         assert!(
             is_the_gates(&headers, &body),
             "a delivery that is not the gate's"
@@ -173,7 +200,7 @@ impl Seen {
             body,
             acknowledged,
         });
-        self.at_once.lock().unwrap().0 -= 1;
+        self.at_once.lock().unwrap().leave(&session);
         let secret = WebhookSecret::parse(SECRET).unwrap();
         let answer = match mood {
             Mood::Broken => "HTTP/1.1 500 Broken\r\nContent-Length: 0\r\n\r\n".to_owned(),
@@ -186,6 +213,13 @@ impl Seen {
         // A gate that was killed reads no more.
         let _ = stream.write_all(answer.as_bytes());
     }
+}
+
+/// The session that a body names; without one it is a session of its own.
+fn session_of(body: &[u8]) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let named = json.and_then(|json| json["session_id"].as_str().map(str::to_owned));
+    named.unwrap_or_else(|| format!("{body:?}"))
 }
 
 fn is_the_gates(headers: &http::HeaderMap, body: &[u8]) -> bool {

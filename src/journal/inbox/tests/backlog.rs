@@ -63,11 +63,18 @@ fn life(events: usize, sessions: usize, status: Status, deliver: bool) -> Vec<u6
     costs.push(machine.cost(|_| machine.accept(events, "s0", status)));
     for settle in [retry(NOW), Settle::Delivered] {
         costs.push(machine.cost(|connection| {
-            claim = store::claim(connection, SOURCE, Policy::Hold, NOW, LEASE).unwrap();
+            claim = store::claim(connection, SOURCE, Policy::Hold, NOW).unwrap();
         }));
         let claim = claim.take().expect("something is due");
         costs.push(machine.cost(|connection| {
-            let settled = store::settle(connection, claim.id, claim.attempt, &settle, NOW);
+            let settled = store::settle(
+                connection,
+                claim.id,
+                claim.attempt,
+                &settle,
+                Policy::Hold,
+                NOW,
+            );
             settled.unwrap().unwrap();
         }));
     }

@@ -1,7 +1,5 @@
 //! Reading an inbox of a real file: what fits a filter, who sees what, and by which index it is found.
 
-use std::time::Duration;
-
 use super::*;
 use crate::journal::inbox::tests::event;
 use crate::journal::inbox::{Accepted, Event, Settle};
@@ -44,13 +42,16 @@ async fn inbox(journal: &Journal) {
     for settle in [
         Settle::Delivered,
         Settle::Dead {
+            free: NOW,
             error: "answered 500".to_owned(),
         },
     ] {
-        let lease = Duration::from_secs(60);
-        let claim = journal.claim("priorbank", Policy::Hold, after(2), lease);
+        let claim = journal.claim("priorbank", Policy::Hold, after(2));
         let claim = claim.await.unwrap().unwrap();
-        journal.settle(&claim, settle, after(2)).await.unwrap();
+        journal
+            .settle(&claim, settle, Policy::Hold, after(2))
+            .await
+            .unwrap();
     }
     let mut unnamed = of("other", event("e6", "", Pending));
     (unnamed.session, unnamed.status) = (None, None);
