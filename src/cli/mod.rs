@@ -7,6 +7,8 @@ mod by_hand;
 mod callbacks;
 mod check;
 pub mod client;
+#[cfg(feature = "failpoints")]
+mod forbidden;
 mod journal_file;
 mod operations;
 mod output;
@@ -127,6 +129,15 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Test builds only: confine this process as one of ours (gate, signer, monitor), then try an act
+    #[cfg(feature = "failpoints")]
+    #[command(hide = true)]
+    Forbidden {
+        /// gate, signer or monitor
+        role: String,
+        /// What is tried, such as `read:/etc/passwd`
+        act: String,
+    },
     /// Run the sandbox bank alone. It is not a bank: loopback only, in memory only
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Args),
@@ -217,6 +228,8 @@ fn carry_out(cli: Cli, style: Style, out: &mut dyn Write, err: &mut dyn Write) -
         }
         Command::Verify(args) => verify::run(args, &config, style, out, err),
         Command::Schema => schema::run(out),
+        #[cfg(feature = "failpoints")]
+        Command::Forbidden { role, act } => forbidden::run(&config, &role, &act, out),
         #[cfg(feature = "sandbox")]
         Command::Demo { once, dir } => demo::run(&demo::Options { once, dir }, style, out),
         #[cfg(feature = "sandbox")]

@@ -11,22 +11,22 @@ use super::ledger::Facts;
 use super::{BankGate, Gate};
 use crate::admin::status;
 use crate::admin::status::{
-    AdminListeners, Bank, Breaker, Certificate, LastReload, ListenAddress, Phase, Pool, Requests,
-    Status, Timestamp, Transport,
+    AdminListeners, Bank, Breaker, Certificate, Confinement, LastReload, ListenAddress, Phase,
+    Pool, Requests, Status, Timestamp, Transport,
 };
-use crate::config::{self, Listen, TcpAccess};
+use crate::config::{self, Hardening, Listen, TcpAccess};
 use crate::egress::Egress;
+use crate::harden::Confined;
 use crate::policy::outcome::Outcome;
 
 /// Banks take weeks to issue a certificate.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(30 * 86_400);
-/// What is in force of the confinement; nothing, until the keyholder comes.
-const CONFINEMENT: &str = "none: not in this version";
 
 /// What the process knows about its own life.
 pub struct Life {
     started_at: SystemTime,
     log_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
+    confined: Confined,
     state: Mutex<State>,
 }
 
@@ -67,7 +67,11 @@ pub struct View {
 impl Life {
     /// At the start of the process.
     #[must_use]
-    pub fn new(config: &config::Config, log_dropped: Box<dyn Fn() -> u64 + Send + Sync>) -> Self {
+    pub fn new(
+        config: &config::Config,
+        log_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
+        confined: Confined,
+    ) -> Self {
         let state = State {
             phase: Phase::Starting,
             last_reload: None,
@@ -76,6 +80,7 @@ impl Life {
         Self {
             started_at: SystemTime::now(),
             log_dropped,
+            confined,
             state: Mutex::new(state),
         }
     }
@@ -105,6 +110,29 @@ impl Life {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         self.lock().warnings.clone()
+    }
+
+    /// What the kernel takes away from this process.
+    #[must_use]
+    pub fn confined(&self) -> &Confined {
+        &self.confined
+    }
+
+    fn confinement(&self) -> Confinement {
+        let report = self.confined.report();
+        let level = match self.confined.level() {
+            Hardening::Required => "required",
+            Hardening::BestEffort => "best-effort",
+            Hardening::Disabled => "disabled",
+        };
+        let replaced = self.confined.replaced_resolver();
+        Confinement {
+            level: level.to_owned(),
+            missing: self.confined.missing(),
+            in_force: report.in_force,
+            not_offered: report.not_offered,
+            restart_needed: replaced.map(|path| format!("{} was replaced", path.display())),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -173,7 +201,7 @@ impl View {
             started_at: self.life.started_at.into(),
             config: self.config.display().to_string(),
             last_reload: state.last_reload.clone(),
-            confinement: CONFINEMENT.to_owned(),
+            confinement: self.life.confinement(),
             warnings,
             banks: self.banks.iter().map(BankView::status).collect(),
             callbacks: self.callbacks.iter().map(callback).collect(),
@@ -274,7 +302,7 @@ fn listen_address(served: &Served) -> ListenAddress {
     }
 }
 
-/// The switches whose danger is spelled in their name, and the confinement that is not there yet.
+/// The switches whose danger is spelled in their name.
 fn warnings(config: &config::Config) -> Vec<String> {
     let mut found =
         vec!["the private key lies in the process that speaks to the network".to_owned()];

@@ -115,8 +115,14 @@ impl Setup {
             return super::pki::replace(&self.config(), whole);
         }
         let uid = rustix::process::getuid().as_raw();
+        // The caller is the operator here, and the key lies beside the configuration: `required` refuses both.
+        let hardening = if self.tail.contains("hardening:") {
+            ""
+        } else {
+            "hardening: best-effort\n"
+        };
         let text = format!(
-            "banks:\n  - name: bank\n    {}\n{}    listen:\n{}    routes:\n{}admin: {{unix: admin.sock, operators: [{uid}], tcp: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n{}",
+            "banks:\n  - name: bank\n    {}\n{}    listen:\n{}    routes:\n{}admin: {{unix: admin.sock, operators: [{uid}], tcp: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n{}{hardening}",
             self.bank, self.extra, self.listen, self.routes, self.tail
         );
         super::pki::replace(&self.config(), &text);
