@@ -416,7 +416,8 @@ impl Gate {
                 commands,
                 self.journal().cloned(),
                 Some(ingress::rejected_by(&self.callbacks)),
-            );
+            )
+            .with_probe(status::probe(&self.banks));
             tokio::spawn(admin::serve_unix(listener, server, end.clone()));
         }
         if let Some(bound) = tcp {

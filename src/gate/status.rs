@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::ingress::CallbackGate;
 use super::ledger::Facts;
 use super::{BankGate, Gate};
+use crate::admin::commands::{ProbeFn, Probed};
 use crate::admin::status;
 use crate::admin::status::{
     AdminListeners, Bank, Breaker, Certificate, Confinement, LastReload, ListenAddress, Phase,
@@ -270,6 +271,28 @@ fn callback(callback: &CallbackGate) -> status::Callback {
         rejected: callback.counts.rejected.load(Relaxed),
         refused: callback.counts.refused.load(Relaxed),
     }
+}
+
+/// A fresh connection to every bank, one after the other, for whoever asks on the admin socket.
+pub(super) fn probe(banks: &[BankGate]) -> ProbeFn {
+    let banks = banks.to_vec();
+    Arc::new(move || {
+        let banks = banks.clone();
+        Box::pin(async move {
+            let mut all = Vec::with_capacity(banks.len());
+            for gate in banks {
+                let result = gate.egress.generation().bank.probe().await;
+                let took = result.as_ref().ok();
+                all.push(Probed {
+                    bank: gate.egress.name().to_owned(),
+                    ok: result.is_ok(),
+                    millis: took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+                    error: result.err(),
+                });
+            }
+            all
+        })
+    })
 }
 
 /// A client certificate that has ended or ends soon. It is used all the same: the clock may be wrong, and only the bank

@@ -12,7 +12,8 @@ use landlock::{
     RulesetStatus, Scope,
 };
 
-use super::needs::{GateNeeds, RESOLVER_FILES};
+use super::needs::GateNeeds;
+use super::resolver_files;
 use super::rules::real;
 
 /// The newest interface whose rights are used and tested. 7 adds only the kernel's log, which is on by default.
@@ -173,8 +174,8 @@ impl Wanted {
             rules = self.path(rules, directory, sockets)?;
         }
         if needs.names {
-            for file in RESOLVER_FILES {
-                rules = self.path(rules, Path::new(file), AccessFs::ReadFile.into())?;
+            for file in resolver_files() {
+                rules = self.path(rules, &file, AccessFs::ReadFile.into())?;
             }
         }
         if !self.ports.is_empty() {

@@ -86,9 +86,12 @@ pub fn confine_gate(needs: GateNeeds, level: Hardening) -> Result<Confined, Hard
     let manager = std::env::var_os("NOTIFY_SOCKET");
     let abstract_sockets = manager.is_some_and(|at| at.as_encoded_bytes().starts_with(b"@"));
     let resolver = if needs.names {
-        RESOLVER_FILES
-            .iter()
-            .map(|file| (PathBuf::from(file), inode(Path::new(file))))
+        resolver_files()
+            .into_iter()
+            .map(|file| {
+                let found = inode(&file);
+                (file, found)
+            })
             .collect()
     } else {
         Vec::new()
@@ -265,6 +268,16 @@ impl Confined {
     pub fn is_managed() -> bool {
         MANAGERS.iter().any(|name| std::env::var_os(name).is_some())
     }
+}
+
+/// The files of the resolver; a test build can be given one more, since it must not replace the machine's.
+fn resolver_files() -> Vec<PathBuf> {
+    let files = RESOLVER_FILES.map(PathBuf::from);
+    #[cfg(feature = "failpoints")]
+    let files = files
+        .into_iter()
+        .chain(std::env::var_os("PRIORGATE_RESOLVER_FILE").map(PathBuf::from));
+    files.into_iter().collect()
 }
 
 fn inode(path: &Path) -> Option<Inode> {
