@@ -40,11 +40,10 @@ fn one(report: &Value, subject: &str) -> (String, String) {
 fn the_doctor_asks_the_gate_the_bank_and_the_kernel() {
     let world = World::new();
     let bank = world.good_bank();
-    let gate = world
-        .setup(bank.port())
-        .with(World::SHORT)
-        .guarded()
-        .start();
+    let setup = world.setup(bank.port()).with(World::SHORT).guarded();
+    let key = setup.path().join("client.key");
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
+    let gate = setup.start();
     let before = gate.counts();
     let (_, report) = doctor(&gate);
     let (colour, message) = one(&report, "bank: handshake");
