@@ -1,7 +1,7 @@
 //! Confinement: what the kernel takes away from a process once it has what it needs.
 //!
-//! [`needs`] derives from the configuration, without a system call, what a gate needs; [`process`], [`landlock`] and
-//! [`seccomp`] ask the kernel; [`report`] reads what is in force. All of it applies to the calling thread and to those
+//! [`needs`] derives from the configuration, without a system call, what a gate needs; `process`, `landlock` and
+//! `seccomp` ask the kernel; [`report`] reads what is in force. All of it applies to the calling thread and to those
 //! that it starts later: it must come before any other thread exists.
 
 #[cfg(feature = "failpoints")]

@@ -28,6 +28,9 @@ pub(super) enum SeccompError {
     Refused(#[from] seccompiler::Error),
 }
 
+/// What rustix asks for the first time that it needs the vDSO (linux/prctl.h, since 6.4; libc has no name for it).
+const PR_GET_AUXV: i32 = 0x4155_5856;
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Calls of every role: memory, time, waiting, ending.
@@ -302,6 +305,7 @@ fn prctl() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
         libc::PR_GET_DUMPABLE,
         libc::PR_GET_NO_NEW_PRIVS,
         libc::PR_GET_SECCOMP,
+        PR_GET_AUXV,
     ];
     one_of(0, &harmless)
 }
