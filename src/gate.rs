@@ -11,7 +11,6 @@ pub mod status;
 mod tidy;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +25,8 @@ use crate::bank::resolve::Resolver;
 use crate::bank::send::{Counts, Parts};
 use crate::config::{self, Config, Listen};
 use crate::egress::{Egress, Generation};
+use crate::harden::Confined;
+use crate::harden::needs::GateNeeds;
 use crate::journal::inbox::keep::AcceptedKey;
 use crate::journal::{Journal, OpenError};
 use crate::net::accept;
@@ -144,6 +145,11 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
     })
 }
 
+/// For as long as the gate reads private keys itself, they are among what it needs.
+fn needs(config: &Config) -> GateNeeds {
+    GateNeeds::of(config).with_keys()
+}
+
 fn bind(listen: &Listen) -> Result<Bound, ListenError> {
     match listen {
         Listen::Tcp { addr, .. } => Bound::tcp(*addr),
@@ -156,6 +162,12 @@ fn bind_unix(socket: &config::UnixSocket) -> Result<Bound, ListenError> {
 }
 
 impl Prepared {
+    /// What this gate needs of the kernel from now on.
+    #[must_use]
+    pub fn needs(&self) -> GateNeeds {
+        needs(&self.config)
+    }
+
     /// Puts everything on the runtime that this is called in, and starts to serve.
     ///
     /// # Errors
@@ -164,6 +176,7 @@ impl Prepared {
         self,
         commands: mpsc::Sender<Command>,
         log_dropped: impl Fn() -> u64 + Send + Sync + 'static,
+        confined: Confined,
     ) -> Result<Gate, StartError> {
         let Self {
             config,
@@ -222,7 +235,7 @@ impl Prepared {
             let Some(journal) = journal else { continue };
             callbacks.push(ingress::start(callback, prepared, journal, &ids, &drain)?);
         }
-        let life = Arc::new(Life::new(&config, Box::new(log_dropped)));
+        let life = Arc::new(Life::new(&config, Box::new(log_dropped), confined));
         for warning in life.warnings() {
             tracing::warn!("{warning}");
         }
@@ -330,12 +343,6 @@ impl Gate {
         &self.life
     }
 
-    /// The file that a reload reads.
-    #[must_use]
-    pub fn config_path(&self) -> PathBuf {
-        self.config.path.clone()
-    }
-
     /// The configuration that is in force.
     #[must_use]
     pub fn config(&self) -> &Config {
@@ -346,6 +353,18 @@ impl Gate {
     #[must_use]
     pub fn drain_deadline(&self) -> Duration {
         self.config.shutdown.drain
+    }
+
+    /// How often a replaced file of the resolver is looked for: as often as names are, and well before the last good
+    /// address is stale. `None` when no name is looked up.
+    #[must_use]
+    pub fn resolver_pause(&self) -> Option<Duration> {
+        let looked_up = self.config.banks.iter().filter(|bank| {
+            let literal = bank.remote.host.parse::<std::net::IpAddr>().is_ok();
+            bank.dns.addresses.is_empty() && !literal
+        });
+        let pauses = looked_up.map(|bank| bank.dns.refresh.min(bank.dns.stale / 2));
+        pauses.min().map(|pause| pause.max(Duration::from_secs(1)))
     }
 
     /// The journal, if there is one.
@@ -401,7 +420,8 @@ impl Gate {
                 commands,
                 self.journal().cloned(),
                 Some(ingress::rejected_by(&self.callbacks)),
-            );
+            )
+            .with_probe(status::probe(&self.banks));
             tokio::spawn(admin::serve_unix(listener, server, end.clone()));
         }
         if let Some(bound) = tcp {

@@ -17,6 +17,7 @@ pub mod config;
 pub mod demo;
 pub mod egress;
 pub mod gate;
+pub mod harden;
 pub mod journal;
 pub mod lifecycle;
 pub mod net;

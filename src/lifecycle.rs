@@ -3,6 +3,7 @@
 //! One loop reads signals and the admin's commands. The order of a shutdown, here and in docs/operations.md: say
 //! `draining`, tell the service manager, stop accepting, finish what runs, at the deadline cut off, exit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
@@ -13,7 +14,9 @@ use crate::admin::status::Phase;
 use crate::admin::{Command, ReloadDone};
 use crate::config::Config;
 use crate::gate::reload::{ReloadError, Replacement};
+use crate::gate::status::Life;
 use crate::gate::{self, Gate, StartError};
+use crate::harden::{self, Confined, HardenError};
 use crate::journal::Journal;
 use crate::notify::Notifier;
 use crate::telemetry::Telemetry;
@@ -35,6 +38,14 @@ pub enum RunError {
     /// It did not start.
     #[error("priorgate does not start")]
     Start(#[from] StartError),
+    /// It was not confined as it should be, or may not run in this environment.
+    #[error("priorgate does not start")]
+    Harden(#[from] HardenError),
+    /// It cannot follow the resolver any more: only a new process may open its new file.
+    #[error(
+        "priorgate ends, so that it can be started anew: {0} was replaced, and a confined process cannot open the new one"
+    )]
+    Resolver(String),
     /// It has no journal any more: only a new process may look at the disk again.
     #[error("priorgate ends, so that it can be started anew: the journal failed: {0}")]
     Journal(String),
@@ -50,12 +61,22 @@ impl From<std::io::Error> for RunError {
 ///
 /// # Errors
 /// [`RunError`].
-pub fn run(config: Config, telemetry: &Telemetry) -> Result<(), RunError> {
+pub fn run(config: Config, telemetry: &mut Telemetry) -> Result<(), RunError> {
     // Before any file is made: sockets get their mode before anybody else can connect.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     raise_descriptor_limit();
+    harden::refuse_key_log()?;
+    let level = config.hardening;
     let threads = config.threads.handshakes.saturating_add(SPARE_THREADS);
+    // A keyholder of our own is started here, before anything is opened that it would inherit and before the confinement,
+    // under which nothing can be started.
     let prepared = gate::prepare(config)?;
+    // Everything is read and bound, and there is one thread: what it gives up now no later one gets.
+    let confined = harden::confine_gate(prepared.needs(), level)?;
+    telemetry.begin()?;
+    for missing in confined.missing_where_wanted() {
+        tracing::warn!(missing, "not in force (hardening: best-effort)");
+    }
     // One thread serves: it beats the multi-threaded runtime at this work, and blocking work has threads of its own.
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -66,7 +87,7 @@ pub fn run(config: Config, telemetry: &Telemetry) -> Result<(), RunError> {
         let (commands, inbox) = mpsc::channel(16);
         let dropped = telemetry.dropped_counter();
         let mut signals = Signals::new()?;
-        let gate = prepared.start(commands, move || dropped.get())?;
+        let gate = prepared.start(commands, move || dropped.get(), confined)?;
         journal = gate.journal().cloned();
         live(gate, inbox, &mut signals).await
     });
@@ -128,6 +149,34 @@ async fn journal_failed(failed: &mut Option<watch::Receiver<Option<String>>>) ->
     }
 }
 
+/// Looks for a replaced file of the resolver, and gives its path once a new process is to be started for it. Without a
+/// service manager that would start one it says so and goes on: the last good addresses serve for `dns.stale`.
+async fn resolver_replaced(life: &Life, pause: Option<Duration>) -> String {
+    let Some(pause) = pause else {
+        return std::future::pending().await;
+    };
+    let mut told = false;
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(path) = life.confined().replaced_resolver() else {
+            told = false;
+            continue;
+        };
+        let path = path.display().to_string();
+        if Confined::is_managed() {
+            return path;
+        }
+        if !told {
+            tracing::error!(
+                path,
+                "restart needed: the file was replaced, and a confined process cannot open the new one; the last good \
+                 addresses serve until dns.stale"
+            );
+        }
+        told = true;
+    }
+}
+
 async fn live(
     mut gate: Gate,
     mut inbox: mpsc::Receiver<Command>,
@@ -135,6 +184,9 @@ async fn live(
 ) -> Result<(), RunError> {
     let mut failed = gate.journal().map(Journal::failed);
     let mut result = Ok(());
+    let life = Arc::clone(gate.life());
+    let replaced = resolver_replaced(&life, gate.resolver_pause());
+    tokio::pin!(replaced);
     let notifier = Notifier::from_env();
     gate.life().enter(Phase::Ready);
     notifier.ready("serving");
@@ -155,6 +207,11 @@ async fn live(
             reason = journal_failed(&mut failed) => {
                 tracing::error!("shutting down: without a journal no guarded request may run");
                 result = Err(RunError::Journal(reason));
+                break;
+            }
+            path = &mut replaced => {
+                tracing::error!(path, "shutting down, to be started anew: the file was replaced");
+                result = Err(RunError::Resolver(path));
                 break;
             }
         };
@@ -199,8 +256,8 @@ async fn live(
 async fn reload(gate: &mut Gate, notifier: &Notifier, asked: Asked) {
     gate.life().enter(Phase::Reloading);
     notifier.reloading();
-    let path = gate.config_path();
-    let read = tokio::task::spawn_blocking(move || Replacement::read(&path)).await;
+    let bounds = gate.bounds();
+    let read = tokio::task::spawn_blocking(move || Replacement::read(&bounds)).await;
     let result = match read {
         Ok(replacement) => replacement.and_then(|replacement| gate.replace(replacement)),
         Err(lost) => Err(ReloadError::System(std::io::Error::other(lost))),

@@ -45,6 +45,9 @@ pub struct Telemetry {
 
 /// Sets the log of this process: everything from `level` on goes to stderr in `format`.
 ///
+/// Nothing is written before [`Telemetry::begin`]: the thread that writes is to be confined like every other, and so
+/// starts after the confinement.
+///
 /// A panic becomes a line with its place and without its message, which may quote a body.
 ///
 /// # Errors
@@ -52,7 +55,7 @@ pub struct Telemetry {
 pub fn init(format: LogFormat, level: Level) -> Result<Telemetry, TelemetryError> {
     // A descriptor of its own: a writer that is stalled inside `io::stderr()` holds its lock.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-    let (telemetry, lines) = Telemetry::start(format, stderr)?;
+    let (telemetry, lines) = Telemetry::new(format, stderr);
     tracing::subscriber::set_global_default(subscriber(format, level, lines))
         .map_err(|_| TelemetryError::AlreadySet)?;
     panic::set_hook(Box::new(|panic| {
@@ -63,10 +66,18 @@ pub fn init(format: LogFormat, level: Level) -> Result<Telemetry, TelemetryError
 }
 
 impl Telemetry {
-    /// Starts the writer thread on any output; `init` is this with stderr, made global.
-    fn start(format: LogFormat, out: impl Write + Send + 'static) -> io::Result<(Self, Lines)> {
-        let (queue, lines) = Queue::start(format, out)?;
-        Ok((Self { queue }, lines))
+    /// A log on any output; `init` is this with stderr, made global.
+    fn new(format: LogFormat, out: impl Write + Send + 'static) -> (Self, Lines) {
+        let (queue, lines) = Queue::new(format, out);
+        (Self { queue }, lines)
+    }
+
+    /// Starts the thread that writes. What was logged before has waited for it, within the queue's bounds.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.queue.begin()
     }
 
     /// How many lines were lost so far: no place in the queue, or the output failed.

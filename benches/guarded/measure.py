@@ -28,6 +28,7 @@ banks:
     routes:
       - {{name: create, method: POST, path: /installment/create, idempotency: optional, connection: {connection}}}
     limits: {{concurrency: 64}}
+hardening: best-effort
 journal: {{sqlite: journal.db, allow_volatile: true}}
 admin: {{unix: admin.sock, operators: [{uid}]}}
 log: {{level: warn}}

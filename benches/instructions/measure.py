@@ -44,6 +44,7 @@ banks:
     pool: {{idle_timeout: 60s, max_age: 10m}}
     dns: {{addresses: [127.0.0.1]}}
 admin: {{unix: admin.sock, mode: "0600", operators: [{uid}]}}
+hardening: best-effort
 log: {{format: json, level: info}}
 """
 

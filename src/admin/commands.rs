@@ -8,6 +8,8 @@
 //! In: a [`Request`], as in `{"command": "status"}`. Out: `{"ok": true, "result": …}` or
 //! `{"ok": false, "error": {"code": …, "message": …}}`.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +52,23 @@ pub struct Server {
     commands: mpsc::Sender<Command>,
     operations: Operations,
     callbacks: Callbacks,
+    probe: Option<ProbeFn>,
+}
+
+/// A fresh connection to each bank, and what became of it.
+pub type ProbeFn = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Vec<Probed>> + Send>> + Send + Sync>;
+
+/// What became of a fresh connection to a bank.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Probed {
+    /// The bank's name.
+    pub bank: String,
+    /// The handshake was completed and the bank kept the connection.
+    pub ok: bool,
+    /// How long it took; none without one.
+    pub millis: Option<u64>,
+    /// Why not.
+    pub error: Option<String>,
 }
 
 /// A command that was not carried out.
@@ -70,6 +89,9 @@ pub enum Request {
     /// Read the configuration again.
     #[serde(rename = "reload")]
     Reload {},
+    /// Connect to each bank once, as a request would.
+    #[serde(rename = "probe")]
+    Probe {},
     /// Operations, newest first.
     #[serde(rename = "operations.list")]
     List(List),
@@ -109,9 +131,10 @@ pub enum Request {
 }
 
 /// Every command of [`Request`].
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "status",
     "reload",
+    "probe",
     "operations.list",
     "operations.show",
     "operations.resolve",
@@ -151,6 +174,16 @@ impl Server {
             commands,
             operations: Operations::new(books.clone()),
             callbacks: Callbacks::new(books, rejected),
+            probe: None,
+        }
+    }
+
+    /// The same with a way to probe the banks.
+    #[must_use]
+    pub fn with_probe(self, probe: ProbeFn) -> Self {
+        Self {
+            probe: Some(probe),
+            ..self
         }
     }
 
@@ -162,6 +195,16 @@ impl Server {
             Request::Reload {} => {
                 self.require_operator(peer)?;
                 serde_json::to_value(self.reload().await?).map_err(internal)
+            }
+            Request::Probe {} => {
+                self.require_operator(peer)?;
+                let Some(probe) = &self.probe else {
+                    return Err(Refusal::new(
+                        "unavailable",
+                        "this gate has nothing to probe",
+                    ));
+                };
+                serde_json::to_value(probe().await).map_err(internal)
             }
             Request::List(asked) => self.operations.list(asked, operator).await,
             Request::Show(asked) => {

@@ -25,7 +25,7 @@ pub struct Status {
     /// The last reload, if there was one.
     pub last_reload: Option<LastReload>,
     /// What the kernel takes away from the process.
-    pub confinement: String,
+    pub confinement: Confinement,
     /// What an administrator should know: dangerous switches that are on.
     pub warnings: Vec<String>,
     /// Each bank, in the order of the configuration.
@@ -40,6 +40,21 @@ pub struct Status {
     pub admin: AdminListeners,
     /// Log lines that were lost because nobody read them.
     pub log_dropped: u64,
+}
+
+/// What the kernel takes away from the gate's process, as the kernel says now.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Confinement {
+    /// What was asked for: `required`, `best-effort` or `disabled`.
+    pub level: String,
+    /// What is in force.
+    pub in_force: Vec<String>,
+    /// What was asked for and is not, each with the reason where there is one.
+    pub missing: Vec<String>,
+    /// What this kernel is too old for.
+    pub not_offered: Vec<String>,
+    /// What a new process would see and this one cannot.
+    pub restart_needed: Option<String>,
 }
 
 /// Where in its life the process is. Draining is the last one.
@@ -330,7 +345,13 @@ pub(crate) mod tests {
             started_at: moment(1_790_000_000),
             config: "/etc/priorgate/config.yaml".to_owned(),
             last_reload: None,
-            confinement: "none: not in this version".to_owned(),
+            confinement: Confinement {
+                level: "required".to_owned(),
+                in_force: vec!["not dumpable".to_owned(), "seccomp".to_owned()],
+                missing: Vec::new(),
+                not_offered: vec!["Landlock scopes".to_owned()],
+                restart_needed: None,
+            },
             warnings: Vec::new(),
             banks: vec![Bank {
                 name: "priorbank".to_owned(),
@@ -399,7 +420,10 @@ pub(crate) mod tests {
         let expected = serde_json::json!({
             "version": "0.1.0", "phase": "ready", "pid": 4711,
             "started_at": "2026-09-21T14:13:20Z", "config": "/etc/priorgate/config.yaml",
-            "last_reload": null, "confinement": "none: not in this version", "warnings": [],
+            "last_reload": null, "confinement": {
+                "level": "required", "in_force": ["not dumpable", "seccomp"], "missing": [],
+                "not_offered": ["Landlock scopes"], "restart_needed": null,
+            }, "warnings": [],
             "banks": [{
                 "name": "priorbank", "url": "https://api.bank.example", "transport": "mtls",
                 "listen": [{"unix": "/run/priorgate/priorbank.sock"}, {"tcp": "127.0.0.1:9180"}],

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
@@ -96,6 +97,29 @@ pub struct Parts {
     pub limits: Limits,
     /// Counts of all generations.
     pub counts: Arc<Counts>,
+}
+
+/// How long a probe waits for a bank that refuses the certificate after the handshake.
+const SECOND_THOUGHTS: Duration = Duration::from_secs(1);
+
+impl Bank {
+    /// Makes a connection of its own, sends nothing on it, and gives how long that took. Neither pool nor breaker learn
+    /// of it: a person asks.
+    ///
+    /// # Errors
+    /// Why there is none, or why the bank did not keep it.
+    pub async fn probe(&self) -> Result<Duration, String> {
+        let begun = Instant::now();
+        let deadline = begun.checked_add(self.timeouts.connect).unwrap_or(begun);
+        let addresses = self.resolver.addresses(deadline).await;
+        let dialled = self.dialler.dial(&addresses, deadline).await;
+        let link = dialled.map_err(|error| exchange::chain(&error))?;
+        let took = begun.elapsed();
+        match link.ends_within(SECOND_THOUGHTS).await {
+            None => Ok(took),
+            Some(why) => Err(why),
+        }
+    }
 }
 
 /// A place at the bank and a connection, for one request.
@@ -382,7 +406,7 @@ impl Bank {
 }
 
 /// `now + wait`, but not after `limit`.
-fn earlier(now: Instant, wait: std::time::Duration, limit: Instant) -> Instant {
+fn earlier(now: Instant, wait: Duration, limit: Instant) -> Instant {
     now.checked_add(wait)
         .map_or(limit, |until| until.min(limit))
 }

@@ -14,10 +14,11 @@ use super::{CONFIG, OK, PROBLEM};
 use crate::admin::status::Timestamp;
 use crate::config::callback::Callback;
 use crate::config::{
-    AdminUnix, Bank, Config, ConfigError, Listen, TcpAccess, Tls, TlsVersion, Transport,
+    AdminUnix, Bank, Config, ConfigError, Hardening, Listen, TcpAccess, Tls, TlsVersion, Transport,
 };
 use crate::gate::ingress;
 use crate::gate::material::Material;
+use crate::harden::rules;
 use crate::net::exchange::chain;
 use crate::tls::identity::{self, Identity, IdentityError, Leaf};
 use crate::tls::pem;
@@ -27,7 +28,7 @@ use crate::tls::trust::{Trust, TrustError};
 /// How a thing that was looked at is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Level {
+pub(super) enum Level {
     Ok,
     Warning,
     Problem,
@@ -37,11 +38,14 @@ enum Level {
 
 /// One line of the report.
 #[derive(Debug, Serialize)]
-struct Finding {
-    level: Level,
-    subject: String,
-    message: String,
+pub(super) struct Finding {
+    pub(super) level: Level,
+    pub(super) subject: String,
+    pub(super) message: String,
 }
+
+/// Certificates that end within so many days are a problem, unless somebody says otherwise: banks take weeks.
+pub(super) const DAYS: u32 = 30;
 
 struct Report {
     findings: Vec<Finding>,
@@ -63,29 +67,7 @@ pub(super) fn run(config: &Path, days: u32, json: bool, style: Style, out: &mut 
             return CONFIG;
         }
     };
-    let mut report = Report {
-        findings: Vec::new(),
-        days,
-        now: SystemTime::now(),
-    };
-    report.add(
-        Level::Ok,
-        config.path.display().to_string(),
-        "the configuration is well-formed",
-    );
-    for bank in &config.banks {
-        report.bank(bank);
-        report.two_hats(bank, config.admin.unix.as_ref());
-    }
-    let materials = config.callbacks.iter().filter_map(|callback| {
-        let material = report.callback(callback)?;
-        Some((&*callback.name, material))
-    });
-    let materials: Vec<_> = materials.collect();
-    let pairs = materials.iter().map(|(name, material)| (*name, material));
-    if let Err((name, error)) = ingress::distinct(pairs) {
-        report.add(Level::Problem, format!("callback {name}"), chain(&error));
-    }
+    let report = Report::of(&config, days);
     let problems = report
         .findings
         .iter()
@@ -95,8 +77,60 @@ pub(super) fn run(config: &Path, days: u32, json: bool, style: Style, out: &mut 
     if problems == 0 { OK } else { PROBLEM }
 }
 
+/// What there is to say of a configuration that was loaded.
+pub(super) fn findings(config: &Config, days: u32) -> Vec<Finding> {
+    Report::of(config, days).findings
+}
+
+impl Report {
+    fn of(config: &Config, days: u32) -> Self {
+        let mut report = Self {
+            findings: Vec::new(),
+            days,
+            now: SystemTime::now(),
+        };
+        report.add(
+            Level::Ok,
+            config.path.display().to_string(),
+            "the configuration is well-formed",
+        );
+        for bank in &config.banks {
+            report.bank(bank);
+            report.two_hats(bank, config.admin.unix.as_ref());
+        }
+        let materials = config.callbacks.iter().filter_map(|callback| {
+            let material = report.callback(callback)?;
+            Some((&*callback.name, material))
+        });
+        let materials: Vec<_> = materials.collect();
+        let pairs = materials.iter().map(|(name, material)| (*name, material));
+        if let Err((name, error)) = ingress::distinct(pairs) {
+            report.add(Level::Problem, format!("callback {name}"), chain(&error));
+        }
+        report.hardening(config);
+        report
+    }
+
+    /// What `required` refuses; the key beneath what the gate can read is worth a warning anyhow.
+    fn hardening(&mut self, config: &Config) {
+        let refused = rules::refuse(config).err();
+        let warned = || match config.hardening {
+            Hardening::BestEffort => rules::keys(config),
+            Hardening::Required | Hardening::Disabled => Vec::new(),
+        };
+        let (level, mistakes) = match refused {
+            Some(error) => (Level::Problem, error.mistakes),
+            None => (Level::Warning, warned()),
+        };
+        for mistake in mistakes {
+            let message = format!("{}; {}", mistake.message, mistake.help);
+            self.add(level, mistake.path, message);
+        }
+    }
+}
+
 /// The mistakes of a configuration for a program: one object each, as on the terminal.
-fn mistakes(error: &ConfigError) -> serde_json::Value {
+pub(super) fn mistakes(error: &ConfigError) -> serde_json::Value {
     let mistakes = error.mistakes.iter().map(|mistake| {
         serde_json::json!({
             "line": mistake.position.map(|(line, _)| line),
@@ -438,7 +472,8 @@ mod tests {
         format!(
             "banks:\n  - name: b\n    url: https://bank.test\n    trust: {{ca_file: ca.pem}}\n    \
              identity: {{cert_file: c.crt, key_file: c.key}}\n    listen: [{listen}]\n    \
-             routes: [{{name: r, method: GET, path: /}}]\nadmin: {admin}\n"
+             routes: [{{name: r, method: GET, path: /}}]\nadmin: {admin}\n\
+             hardening: disabled\n"
         )
     }
 
@@ -504,6 +539,22 @@ mod tests {
         let both = told.matches("uid 0 is a caller and an operator").count();
         assert_eq!(both, 1, "{told}");
         assert!(told.contains("192.0.2.1:1: not loopback"), "{told}");
+    }
+
+    #[test]
+    fn what_required_refuses_is_a_problem_and_a_key_that_can_be_read_a_warning_below_it() {
+        let listen = "{unix: s, callers: [0]}";
+        let text = config(listen, "{unix: a, operators: [0]}");
+        for (level, code, word) in [
+            ("required", PROBLEM, "problem      identity.key_file"),
+            ("required", PROBLEM, "problem      banks[0].listen"),
+            ("best-effort", OK, "warning      identity.key_file"),
+        ] {
+            let text = text.replace("disabled", level);
+            let (found, told) = Place::new(&text, authority()).check(false);
+            assert_eq!(found, code, "{told}");
+            assert!(told.contains(word), "{word}: {told}");
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@ mod by_hand;
 mod callbacks;
 mod check;
 pub mod client;
+mod doctor;
+#[cfg(feature = "failpoints")]
+mod forbidden;
 mod journal_file;
 mod operations;
 mod output;
@@ -79,8 +82,18 @@ enum Command {
     /// What this user may not read is listed as not checked.
     Check {
         /// Report certificates that end within so many days
-        #[arg(long, value_name = "N", default_value_t = 30)]
+        #[arg(long, value_name = "N", default_value_t = check::DAYS)]
         days: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at everything: files, keys, clock, journal, the bank, and what confines the running processes
+    ///
+    /// One line each, green, yellow or red, with what to do. Run it as root: the rest is told as not
+    /// looked at. The bank is asked by the running gate, over a connection of its own. The exit code
+    /// is 1 when something is red.
+    Doctor {
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -126,6 +139,15 @@ enum Command {
         /// Keep config.yaml, the PKI and demo.env here
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
+    },
+    /// Test builds only: confine this process as one of ours (gate, signer, monitor), then try an act
+    #[cfg(feature = "failpoints")]
+    #[command(hide = true)]
+    Forbidden {
+        /// gate, signer or monitor
+        role: String,
+        /// What is tried, such as `read:/etc/passwd`
+        act: String,
     },
     /// Run the sandbox bank alone. It is not a bank: loopback only, in memory only
     #[cfg(feature = "sandbox")]
@@ -203,6 +225,7 @@ fn carry_out(cli: Cli, style: Style, out: &mut dyn Write, err: &mut dyn Write) -
     match cli.command {
         Command::Run => run::run(&config, err),
         Command::Check { days, json } => check::run(&config, days, json, style, out),
+        Command::Doctor { json } => doctor::run(&config, json, style, out, err),
         Command::Reload(target) => reload::run(&target.with(config), style, out, err),
         Command::Status(target) => status::run(&target.with(config), style, out, err),
         Command::Operations(command) => {
@@ -217,6 +240,8 @@ fn carry_out(cli: Cli, style: Style, out: &mut dyn Write, err: &mut dyn Write) -
         }
         Command::Verify(args) => verify::run(args, &config, style, out, err),
         Command::Schema => schema::run(out),
+        #[cfg(feature = "failpoints")]
+        Command::Forbidden { role, act } => forbidden::run(&config, &role, &act, out),
         #[cfg(feature = "sandbox")]
         Command::Demo { once, dir } => demo::run(&demo::Options { once, dir }, style, out),
         #[cfg(feature = "sandbox")]

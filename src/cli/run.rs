@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{CONFIG, OK, PROBLEM, complain};
 use crate::config::Config;
+use crate::harden::rules;
 use crate::lifecycle;
 use crate::net::exchange::chain;
 use crate::telemetry;
@@ -18,21 +19,22 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Runs the gate. Gives the exit code.
 pub(super) fn run(config: &Path, err: &mut dyn Write) -> u8 {
-    let config = match Config::load(config) {
-        Ok(config) => config,
-        Err(error) => {
-            complain(err, &error.to_string());
-            return CONFIG;
-        }
-    };
-    let telemetry = match telemetry::init(config.log.format, config.log.level) {
+    let config =
+        match Config::load(config).and_then(|config| rules::refuse(&config).map(|()| config)) {
+            Ok(config) => config,
+            Err(error) => {
+                complain(err, &error.to_string());
+                return CONFIG;
+            }
+        };
+    let mut telemetry = match telemetry::init(config.log.format, config.log.level) {
         Ok(telemetry) => telemetry,
         Err(error) => {
             complain(err, &chain(&error));
             return PROBLEM;
         }
     };
-    let code = match lifecycle::run(config, &telemetry) {
+    let code = match lifecycle::run(config, &mut telemetry) {
         Ok(()) => OK,
         Err(error) => {
             tracing::error!(error = chain(&error), "priorgate ends with an error");

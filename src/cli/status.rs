@@ -11,7 +11,7 @@ use serde_json::json;
 use super::style::{Style, printable};
 use super::{OK, PROBLEM, Target, client, complain, failed, print_json};
 use crate::admin::status::{
-    Bank, Breaker, Callback, Certificate, Journal, ListenAddress, Phase, Status,
+    Bank, Breaker, Callback, Certificate, Confinement, Journal, ListenAddress, Phase, Status,
 };
 
 const DAY: u64 = 86_400;
@@ -85,7 +85,10 @@ impl Table<'_> {
             }
         };
         self.row("last reload", &reload)?;
-        self.row("confinement", &printable(&status.confinement))?;
+        self.rows(
+            "confinement",
+            self.confinement(&status.confinement).into_iter(),
+        )?;
         if let Some(journal) = &status.journal {
             self.rows("journal", self.journal(journal).into_iter())?;
         }
@@ -235,6 +238,27 @@ impl Table<'_> {
         lines
     }
 
+    /// The level, and a line for each list that is not empty.
+    fn confinement(&self, confinement: &Confinement) -> Vec<String> {
+        let style = self.style;
+        let list = |items: &[String]| printable(&items.join(", "));
+        let mut lines = vec![printable(&confinement.level)];
+        if !confinement.in_force.is_empty() {
+            lines.push(format!("in force: {}", list(&confinement.in_force)));
+        }
+        if !confinement.missing.is_empty() {
+            lines.push(style.bad(&format!("missing: {}", list(&confinement.missing))));
+        }
+        if !confinement.not_offered.is_empty() {
+            let items = list(&confinement.not_offered);
+            lines.push(style.warn(&format!("not offered by this kernel: {items}")));
+        }
+        if let Some(why) = &confinement.restart_needed {
+            lines.push(style.bad(&format!("restart needed: {}", printable(why))));
+        }
+        lines
+    }
+
     fn expiry(&self, certificate: &Certificate) -> String {
         let end = certificate.not_after;
         let days = |left: Duration| left.as_secs() / DAY;
@@ -308,7 +332,9 @@ priorgate 0.1.0  ready
   process      4711, up 1d 1h since 2026-09-21T14:13:20Z
   config       /etc/priorgate/config.yaml
   last reload  none
-  confinement  none: not in this version
+  confinement  required
+               in force: not dumpable, seccomp
+               not offered by this kernel: Landlock scopes
   journal      /var/lib/priorgate/journal.db
                1 open, 2 unknown, 3 answered to nobody
   admin        /run/priorgate/admin.sock

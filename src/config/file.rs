@@ -351,11 +351,9 @@ pub struct Journal {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hardening {
-    /// Not in this version.
-    #[schemars(skip)]
+    /// The kernel takes it all away, or the process does not start: the default.
     Required,
-    /// Not in this version.
-    #[schemars(skip)]
+    /// It starts and says what is missing.
     BestEffort,
     /// Nothing is confined.
     Disabled,

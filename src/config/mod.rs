@@ -7,6 +7,7 @@ pub mod callback;
 pub mod check;
 pub mod error;
 pub mod file;
+pub mod names;
 pub mod origin;
 pub mod scalar;
 pub mod schema;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use crate::policy::route::Route;
 
 pub use error::ConfigError;
+pub use names::Names;
 
 /// Where the configuration is looked for when `--config` is not given.
 pub const DEFAULT_PATH: &str = "/etc/priorgate/config.yaml";
@@ -41,6 +43,21 @@ pub struct Config {
     pub callbacks: Vec<callback::Callback>,
     /// Where operations and events are kept. Always there if a route is guarded or a callback is configured.
     pub journal: Option<Journal>,
+    /// What the kernel is asked to take away from our processes.
+    pub hardening: Hardening,
+    /// The users and groups that were looked up for it.
+    pub names: Names,
+}
+
+/// What happens when the kernel takes less away from a process than it is asked to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hardening {
+    /// The process does not start.
+    Required,
+    /// It starts and says what is missing.
+    BestEffort,
+    /// Nothing is asked.
+    Disabled,
 }
 
 /// Where operations are kept.
@@ -309,6 +326,14 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] holds every mistake that was found, each with file, line where known, key path and next step.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        check::load(path)
+        check::load(path, Names::default())
+    }
+
+    /// The same in a process that cannot look users and groups up any more: `known` has those that it may name.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; a name that is not known wants a restart, and the mistake says so.
+    pub fn load_knowing(path: &Path, known: &Names) -> Result<Self, ConfigError> {
+        check::load(path, known.only())
     }
 }

@@ -379,6 +379,8 @@ callbacks:
 admin: {{unix: admin.sock, mode: \"0600\", operators: [{uid}], tcp: \"127.0.0.1:0\"}}
 log: {{format: json, level: info}}
 journal: {{sqlite: journal.db, allow_volatile: true}}
+# One directory and one user for everything: `required` refuses both.
+hardening: best-effort
 "
     )
 }

@@ -2,12 +2,15 @@
 //!
 //! It owns what a running process can change and the list of what it cannot. It does not know who asked.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ingress;
 use super::material::{Material, MaterialError};
+use super::status::Life;
 use super::{Gate, Resolver, generation, tidy};
-use crate::config::{self, Config, Listen};
+use crate::config::{self, Config, Listen, Names};
+use crate::harden::rules;
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,15 @@ pub enum ReloadError {
     System(#[from] std::io::Error),
 }
 
+/// What a reload reads, and what bounds it in a confined process.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    path: PathBuf,
+    /// Users and groups that were looked up while that was possible.
+    names: Names,
+    life: Arc<Life>,
+}
+
 /// A new generation of every bank, read and checked, not yet published.
 #[derive(Debug)]
 pub struct Replacement {
@@ -56,9 +68,19 @@ impl Replacement {
     /// Reads the file and everything it names again. Blocks: call it from a blocking thread.
     ///
     /// # Errors
-    /// [`ReloadError::Config`] and [`ReloadError::Material`].
-    pub fn read(path: &std::path::Path) -> Result<Self, ReloadError> {
-        let config = Config::load(path)?;
+    /// [`ReloadError::Config`], [`ReloadError::RestartNeeded`] and those of the files.
+    pub fn read(bounds: &Bounds) -> Result<Self, ReloadError> {
+        let confined = bounds.life.confined();
+        let config = if confined.closes_files() {
+            Config::load_knowing(&bounds.path, &bounds.names)?
+        } else {
+            Config::load(&bounds.path)?
+        };
+        rules::refuse(&config)?;
+        // Before the files are read: what cannot be opened any more is not what is wrong with them.
+        if let Some(what) = confined.beyond(&super::needs(&config)) {
+            return Err(ReloadError::RestartNeeded(what));
+        }
         let materials = config
             .banks
             .iter()
@@ -80,6 +102,16 @@ impl Replacement {
 }
 
 impl Gate {
+    /// What the next reload may read.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            path: self.config.path.clone(),
+            names: self.config.names.clone(),
+            life: Arc::clone(&self.life),
+        }
+    }
+
     /// Publishes a new generation of every bank and retires the old ones. All or nothing.
     ///
     /// # Errors
@@ -166,6 +198,9 @@ fn needs_restart(old: &Config, new: &Config) -> Option<String> {
     }
     if let Some(change) = ingress::needs_restart(&old.callbacks, &new.callbacks) {
         return Some(change);
+    }
+    if old.hardening != new.hardening {
+        return Some("hardening has changed".to_owned());
     }
     if old.journal != new.journal {
         return Some("journal has changed".to_owned());

@@ -9,25 +9,26 @@ use std::time::{Duration, SystemTime};
 use super::ingress::CallbackGate;
 use super::ledger::Facts;
 use super::{BankGate, Gate};
+use crate::admin::commands::{ProbeFn, Probed};
 use crate::admin::status;
 use crate::admin::status::{
-    AdminListeners, Bank, Breaker, Certificate, LastReload, ListenAddress, Phase, Pool, Requests,
-    Status, Timestamp, Transport,
+    AdminListeners, Bank, Breaker, Certificate, Confinement, LastReload, ListenAddress, Phase,
+    Pool, Requests, Status, Timestamp, Transport,
 };
-use crate::config::{self, Listen, TcpAccess};
+use crate::config::{self, Hardening, Listen, TcpAccess};
 use crate::egress::Egress;
+use crate::harden::Confined;
 use crate::policy::operation::UnixMillis;
 use crate::policy::outcome::Outcome;
 
 /// Banks take weeks to issue a certificate.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(30 * 86_400);
-/// What is in force of the confinement; nothing, until the keyholder comes.
-const CONFINEMENT: &str = "none: not in this version";
 
 /// What the process knows about its own life.
 pub struct Life {
     started_at: SystemTime,
     log_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
+    confined: Confined,
     state: Mutex<State>,
 }
 
@@ -68,7 +69,11 @@ pub struct View {
 impl Life {
     /// At the start of the process.
     #[must_use]
-    pub fn new(config: &config::Config, log_dropped: Box<dyn Fn() -> u64 + Send + Sync>) -> Self {
+    pub fn new(
+        config: &config::Config,
+        log_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
+        confined: Confined,
+    ) -> Self {
         let state = State {
             phase: Phase::Starting,
             last_reload: None,
@@ -77,6 +82,7 @@ impl Life {
         Self {
             started_at: SystemTime::now(),
             log_dropped,
+            confined,
             state: Mutex::new(state),
         }
     }
@@ -106,6 +112,29 @@ impl Life {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         self.lock().warnings.clone()
+    }
+
+    /// What the kernel takes away from this process.
+    #[must_use]
+    pub fn confined(&self) -> &Confined {
+        &self.confined
+    }
+
+    fn confinement(&self) -> Confinement {
+        let report = self.confined.report();
+        let level = match self.confined.level() {
+            Hardening::Required => "required",
+            Hardening::BestEffort => "best-effort",
+            Hardening::Disabled => "disabled",
+        };
+        let replaced = self.confined.replaced_resolver();
+        Confinement {
+            level: level.to_owned(),
+            missing: self.confined.missing(),
+            in_force: report.in_force,
+            not_offered: report.not_offered,
+            restart_needed: replaced.map(|path| format!("{} was replaced", path.display())),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -175,7 +204,7 @@ impl View {
             started_at: self.life.started_at.into(),
             config: self.config.display().to_string(),
             last_reload: state.last_reload.clone(),
-            confinement: CONFINEMENT.to_owned(),
+            confinement: self.life.confinement(),
             warnings,
             banks: self.banks.iter().map(BankView::status).collect(),
             callbacks: self.callbacks.iter().map(callback).collect(),
@@ -283,6 +312,28 @@ fn system_time(at: UnixMillis) -> SystemTime {
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
+/// A fresh connection to every bank, one after the other, for whoever asks on the admin socket.
+pub(super) fn probe(banks: &[BankGate]) -> ProbeFn {
+    let banks = banks.to_vec();
+    Arc::new(move || {
+        let banks = banks.clone();
+        Box::pin(async move {
+            let mut all = Vec::with_capacity(banks.len());
+            for gate in banks {
+                let result = gate.egress.generation().bank.probe().await;
+                let took = result.as_ref().ok();
+                all.push(Probed {
+                    bank: gate.egress.name().to_owned(),
+                    ok: result.is_ok(),
+                    millis: took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+                    error: result.err(),
+                });
+            }
+            all
+        })
+    })
+}
+
 /// A client certificate that has ended or ends soon. It is used all the same: the clock may be wrong, and only the bank
 /// decides what it takes.
 pub(super) fn expiry_warning(egress: &Egress) -> Option<String> {
@@ -313,7 +364,7 @@ fn listen_address(served: &Served) -> ListenAddress {
     }
 }
 
-/// The switches whose danger is spelled in their name, and the confinement that is not there yet.
+/// The switches whose danger is spelled in their name.
 fn warnings(config: &config::Config) -> Vec<String> {
     let mut found =
         vec!["the private key lies in the process that speaks to the network".to_owned()];

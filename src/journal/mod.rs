@@ -140,6 +140,14 @@ pub struct Counts {
     pub rows: AtomicU64,
 }
 
+/// What the file system of a journal means for it: the name of one that forgets, if that is allowed.
+///
+/// # Errors
+/// [`OpenError`] when a journal would not be opened there.
+pub fn file_system(path: &Path, allow_volatile: bool) -> Result<Option<&'static str>, OpenError> {
+    place::file_system(path, allow_volatile)
+}
+
 /// Recalls at a time: they share the blocking threads with the handshakes.
 const RECALLS: usize = 2;
 /// How long a recall may take, waiting included.

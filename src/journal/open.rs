@@ -219,6 +219,8 @@ fn settings(path: &Path, connection: &Connection) -> Result<(), OpenError> {
         .pragma_update(None, "synchronous", synchronous())
         .and_then(|()| connection.pragma_update(None, "foreign_keys", true))
         .and_then(|()| connection.pragma_update(None, "trusted_schema", false))
+        // A confined gate can make no file in a directory for temporary ones.
+        .and_then(|()| connection.pragma_update(None, "temp_store", "MEMORY"))
         .and_then(|()| connection.pragma_update(None, "wal_autocheckpoint", 0));
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     set.map_err(sqlite(path, "cannot set it up"))

@@ -178,6 +178,8 @@ impl Reader {
             .busy_timeout(BUSY)
             .and_then(|()| connection.progress_handler(STEPS, Some(move || Instant::now() > until)))
             .and_then(|()| connection.pragma_update(None, "trusted_schema", false))
+            // A confined gate can make no file in a directory for temporary ones.
+            .and_then(|()| connection.pragma_update(None, "temp_store", "MEMORY"))
             .map_err(failed("cannot set it up"))?;
         match schema::look(&connection).map_err(failed("cannot read its head"))? {
             Found::Ours(_) => Ok(Self {

@@ -142,6 +142,18 @@ impl Link {
         false
     }
 
+    /// Waits whether the bank ends an unused connection, and gives how: under TLS 1.3 a refused client certificate comes
+    /// after the handshake. `None` when it was still open at the end.
+    pub async fn ends_within(mut self, patience: Duration) -> Option<String> {
+        let ending = timeout(patience, &mut self.task).await.ok()?;
+        let ending = ending.unwrap_or_default();
+        Some(match ending.alert {
+            Some(alert) => format!("the bank sent the TLS alert {alert:?}"),
+            None if ending.cause.is_empty() => "the bank closed the connection at once".to_owned(),
+            None => ending.cause,
+        })
+    }
+
     /// Sends one request and reads its whole answer. After an error the connection must be dropped.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! It owns the bounds (lines, bytes, bytes of one line) and the count of what did not fit. It knows
 //! nothing of events: a line is bytes that end in a line break.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -50,6 +51,16 @@ impl Dropped {
 pub(super) struct Queue {
     lines: Lines,
     ended: Option<Receiver<()>>,
+    writer: Option<Writing>,
+}
+
+/// The writer's work, until it has its thread.
+struct Writing(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Writing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Writing")
+    }
 }
 
 /// The logging end: each write is one line, and none ever waits.
@@ -69,10 +80,8 @@ struct Shared {
 }
 
 impl Queue {
-    pub(super) fn start(
-        format: LogFormat,
-        out: impl Write + Send + 'static,
-    ) -> io::Result<(Self, Lines)> {
+    /// A queue whose lines wait until [`Self::begin`].
+    pub(super) fn new(format: LogFormat, out: impl Write + Send + 'static) -> (Self, Lines) {
         let (sender, receiver) = mpsc::sync_channel(MAX_LINES);
         // Never sent on: it is the thread's end that closes it.
         let (alive, ended) = mpsc::channel::<()>();
@@ -88,18 +97,25 @@ impl Queue {
             shared: Arc::clone(&shared),
             reported: 0,
         };
-        thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || {
-                writer.run();
-                drop(alive);
-            })?;
+        let writing = Writing(Box::new(move || {
+            writer.run();
+            drop(alive);
+        }));
         let lines = Lines { sender, shared };
         let queue = Self {
             lines: lines.clone(),
             ended: Some(ended),
+            writer: Some(writing),
         };
-        Ok((queue, lines))
+        (queue, lines)
+    }
+
+    /// Starts the writer's thread, if it has none yet.
+    pub(super) fn begin(&mut self) -> io::Result<()> {
+        if let Some(Writing(work)) = self.writer.take() {
+            thread::Builder::new().name("log".to_owned()).spawn(work)?;
+        }
+        Ok(())
     }
 
     pub(super) fn dropped(&self) -> &Dropped {
@@ -111,6 +127,10 @@ impl Queue {
         let Some(ended) = self.ended.take() else {
             return true;
         };
+        // A process that ends before it had threads still says why. Without one nobody writes, and nobody is waited for.
+        if self.begin().is_err() {
+            return false;
+        }
         let until = Instant::now() + deadline;
         self.lines.shared.closing.store(true, Ordering::SeqCst);
         loop {

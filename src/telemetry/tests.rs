@@ -68,18 +68,33 @@ impl Write for Tap {
 /// What was logged inside, as the output got it.
 fn logged(format: LogFormat, log: impl FnOnce()) -> String {
     let tap = Tap::default();
-    let (telemetry, lines) = Telemetry::start(format, tap.clone()).unwrap();
+    let (telemetry, lines) = started(format, tap.clone());
     let subscriber = subscriber(format, Level::INFO, lines);
     tracing::subscriber::with_default(subscriber, log);
     assert!(telemetry.shutdown(Duration::from_secs(10)));
     tap.text()
 }
 
+fn started(format: LogFormat, out: impl Write + Send + 'static) -> (Telemetry, Lines) {
+    let (mut telemetry, lines) = Telemetry::new(format, out);
+    telemetry.begin().unwrap();
+    (telemetry, lines)
+}
+
+#[test]
+fn lines_wait_for_the_writer_and_are_written_even_if_it_never_began() {
+    let tap = Tap::default();
+    let (telemetry, mut lines) = Telemetry::new(LogFormat::Json, tap.clone());
+    lines.write_all(b"{\"early\":1}\n").unwrap();
+    assert!(telemetry.shutdown(Duration::from_secs(5)));
+    assert!(tap.text().contains("early"), "{}", tap.text());
+}
+
 #[test]
 fn a_stalled_output_stops_nobody_and_what_is_lost_is_counted_and_told() {
     const LOGGED: u64 = 20_000;
     let tap = Tap::default();
-    let (telemetry, mut lines) = Telemetry::start(LogFormat::Json, tap.clone()).unwrap();
+    let (telemetry, mut lines) = started(LogFormat::Json, tap.clone());
     tap.set(|state| state.closed = true);
     lines.write_all(b"first\n").unwrap();
     tap.until(|state| state.stalled);
@@ -104,7 +119,7 @@ fn a_stalled_output_stops_nobody_and_what_is_lost_is_counted_and_told() {
 #[test]
 fn long_lines_fill_the_queue_by_their_bytes() {
     let tap = Tap::default();
-    let (telemetry, mut lines) = Telemetry::start(LogFormat::Json, tap.clone()).unwrap();
+    let (telemetry, mut lines) = started(LogFormat::Json, tap.clone());
     tap.set(|state| state.closed = true);
     lines.write_all(b"first\n").unwrap();
     tap.until(|state| state.stalled);
@@ -120,7 +135,7 @@ fn long_lines_fill_the_queue_by_their_bytes() {
 #[test]
 fn an_end_with_a_stalled_output_keeps_its_deadline() {
     let tap = Tap::default();
-    let (telemetry, mut lines) = Telemetry::start(LogFormat::Json, tap.clone()).unwrap();
+    let (telemetry, mut lines) = started(LogFormat::Json, tap.clone());
     tap.set(|state| state.closed = true);
     lines.write_all(b"never written\n").unwrap();
     tap.until(|state| state.stalled);
@@ -133,7 +148,7 @@ fn an_end_with_a_stalled_output_keeps_its_deadline() {
 #[test]
 fn a_dropped_telemetry_writes_its_last_lines() {
     let tap = Tap::default();
-    let (telemetry, mut lines) = Telemetry::start(LogFormat::Json, tap.clone()).unwrap();
+    let (telemetry, mut lines) = started(LogFormat::Json, tap.clone());
     lines.write_all(b"the last\n").unwrap();
     drop(telemetry);
     assert_eq!(tap.text(), "the last\n");
@@ -142,7 +157,7 @@ fn a_dropped_telemetry_writes_its_last_lines() {
 #[test]
 fn a_failing_output_is_counted_and_written_to_again() {
     let tap = Tap::default();
-    let (telemetry, mut lines) = Telemetry::start(LogFormat::Json, tap.clone()).unwrap();
+    let (telemetry, mut lines) = started(LogFormat::Json, tap.clone());
     tap.set(|state| state.failing = true);
     lines.write_all(b"lost\n").unwrap();
     let until = Instant::now() + Duration::from_secs(10);
@@ -161,7 +176,7 @@ fn a_failing_output_is_counted_and_written_to_again() {
 fn a_non_blocking_output_that_is_full_is_tried_again() {
     let tap = Tap::default();
     tap.set(|state| state.refusals = 3);
-    let (telemetry, mut lines) = Telemetry::start(LogFormat::Json, tap.clone()).unwrap();
+    let (telemetry, mut lines) = started(LogFormat::Json, tap.clone());
     lines.write_all(b"whole\n").unwrap();
     assert!(telemetry.shutdown(Duration::from_secs(10)));
     assert_eq!(tap.text(), "whole\n");
@@ -246,7 +261,8 @@ fn child(test: &str) -> Child {
 #[test]
 fn the_process_logs_to_stderr_and_a_panic_without_its_message() {
     if std::env::var_os(CHILD).is_some() {
-        let telemetry = init(LogFormat::Json, Level::INFO).unwrap();
+        let mut telemetry = init(LogFormat::Json, Level::INFO).unwrap();
+        telemetry.begin().unwrap();
         let again = init(LogFormat::Json, Level::INFO).unwrap_err();
         assert!(matches!(again, TelemetryError::AlreadySet));
         tracing::info!("begun");
@@ -278,7 +294,8 @@ fn the_process_logs_to_stderr_and_a_panic_without_its_message() {
 #[test]
 fn a_process_whose_stderr_nobody_reads_works_on_and_ends() {
     if std::env::var_os(CHILD).is_some() {
-        let telemetry = init(LogFormat::Json, Level::INFO).unwrap();
+        let mut telemetry = init(LogFormat::Json, Level::INFO).unwrap();
+        telemetry.begin().unwrap();
         for number in 0..20_000 {
             tracing::info!(number, "much more than a pipe and the queue hold");
         }

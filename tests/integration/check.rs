@@ -166,7 +166,14 @@ fn what_this_user_may_not_read_is_not_checked() {
 fn the_shipped_example_with_real_files_beside_it_has_no_problem() {
     let (_world, setup) = good();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.yaml.example");
-    fs::copy(example, setup.config()).unwrap();
+    // A directory of its own for the key, as the example says.
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("client.key");
+    fs::copy(setup.path().join("client.key"), &key).unwrap();
+    chmod(keys.path(), "client.key", 0o600);
+    let text = fs::read_to_string(example).unwrap();
+    let text = text.replace("/etc/priorgate-keys/client.key", key.to_str().unwrap());
+    replace(&setup.config(), &text);
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     fs::write(setup.path().join("deliver.secret"), secret).unwrap();
     chmod(setup.path(), "deliver.secret", 0o600);

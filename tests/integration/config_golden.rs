@@ -139,6 +139,5 @@ fn the_schema_is_json_and_knows_the_keys() {
         schema.pointer("/properties/audit").is_none(),
         "a key that is refused"
     );
-    let text = schema.to_string();
-    assert!(!text.contains("best-effort"), "a value that is refused");
+    assert!(schema.to_string().contains("best-effort"));
 }

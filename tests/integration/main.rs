@@ -23,9 +23,15 @@ mod callbacks;
 mod check;
 #[cfg(test)]
 mod config_golden;
+#[cfg(test)]
+mod confinement;
+#[cfg(test)]
+mod confinement_acts;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod doctor;
 #[cfg(test)]
 mod documents;
 #[cfg(test)]

@@ -17,9 +17,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::error::Mistake;
+use super::names::NoNumber;
 use super::scalar::User;
 use super::{
-    Admin, AdminUnix, Bank, Config, ConfigError, Journal, Log, LogFormat, Shutdown, Threads, file,
+    Admin, AdminUnix, Bank, Config, ConfigError, Hardening, Journal, Log, LogFormat, Names,
+    Shutdown, Threads, file,
 };
 
 /// A configuration larger than this is a mistake, not a configuration.
@@ -31,18 +33,19 @@ struct Checker {
     mistakes: Vec<Mistake>,
     socket_files: HashSet<PathBuf>,
     addresses: Vec<SocketAddr>,
+    names: Names,
 }
 
 /// Reads and checks a file.
 ///
 /// # Errors
 /// See [`Config::load`].
-pub fn load(path: &Path) -> Result<Config, ConfigError> {
+pub fn load(path: &Path, names: Names) -> Result<Config, ConfigError> {
     let text = read(path).map_err(|mistake| ConfigError {
         file: path.to_owned(),
         mistakes: vec![mistake],
     })?;
-    parse(path, &text)
+    parse_knowing(path, &text, names)
 }
 
 /// Checks a text as if it were the file at `path`.
@@ -50,6 +53,10 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 /// # Errors
 /// See [`Config::load`].
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    parse_knowing(path, text, Names::default())
+}
+
+fn parse_knowing(path: &Path, text: &str, names: Names) -> Result<Config, ConfigError> {
     // Windows' editors write one, and the reader takes it for a document of its own.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let raw: file::File = serde_yaml::from_str(text).map_err(|error| ConfigError {
@@ -64,6 +71,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         mistakes: Vec::new(),
         socket_files: HashSet::new(),
         addresses: Vec::new(),
+        names,
     };
     let config = checker.config(path.clone(), raw);
     if checker.mistakes.is_empty() {
@@ -129,13 +137,6 @@ impl Checker {
     }
 
     fn config(&mut self, path: PathBuf, raw: file::File) -> Config {
-        if let Some(file::Hardening::Required | file::Hardening::BestEffort) = raw.hardening {
-            self.mistake(
-                "hardening",
-                "not in this version: nothing is confined yet",
-                "write `hardening: disabled`, or leave it out",
-            );
-        }
         if raw.banks.is_empty() {
             self.mistake(
                 "banks",
@@ -196,6 +197,12 @@ impl Checker {
             },
             journal,
             callbacks,
+            hardening: match raw.hardening {
+                Some(file::Hardening::Required) | None => Hardening::Required,
+                Some(file::Hardening::BestEffort) => Hardening::BestEffort,
+                Some(file::Hardening::Disabled) => Hardening::Disabled,
+            },
+            names: std::mem::take(&mut self.names),
         }
     }
 
@@ -246,50 +253,49 @@ impl Checker {
     fn user(&mut self, at: &str, user: &User) -> Option<u32> {
         match user {
             User::Uid(uid) => Some(*uid),
-            User::Name(name) => match nix::unistd::User::from_name(name) {
-                Ok(Some(user)) => Some(user.uid.as_raw()),
-                Ok(None) => {
-                    self.mistake(
-                        at,
-                        format!("no user is named `{name}`"),
-                        "create it, or write a uid",
-                    );
-                    None
-                }
-                Err(error) => {
-                    self.mistake(
-                        at,
-                        format!("`{name}` cannot be looked up: {error}"),
-                        "write a uid",
-                    );
-                    None
-                }
-            },
+            User::Name(name) => {
+                let found = self.names.user(name);
+                self.number(at, name, "user", "a uid", found)
+            }
         }
     }
 
     fn group(&mut self, at: &str, group: &User) -> Option<u32> {
         match group {
             User::Uid(gid) => Some(*gid),
-            User::Name(name) => match nix::unistd::Group::from_name(name) {
-                Ok(Some(group)) => Some(group.gid.as_raw()),
-                Ok(None) => {
-                    self.mistake(
-                        at,
-                        format!("no group is named `{name}`"),
-                        "create it, or write a gid",
-                    );
-                    None
-                }
-                Err(error) => {
-                    self.mistake(
-                        at,
-                        format!("`{name}` cannot be looked up: {error}"),
-                        "write a gid",
-                    );
-                    None
-                }
-            },
+            User::Name(name) => {
+                let found = self.names.group(name);
+                self.number(at, name, "group", "a gid", found)
+            }
         }
+    }
+
+    fn number(
+        &mut self,
+        at: &str,
+        name: &str,
+        what: &str,
+        number: &str,
+        found: Result<u32, NoNumber>,
+    ) -> Option<u32> {
+        let (message, help) = match found {
+            Ok(found) => return Some(found),
+            Err(NoNumber::Unknown) => (
+                format!("no {what} is named `{name}`"),
+                format!("create it, or write {number}"),
+            ),
+            Err(NoNumber::Closed) => (
+                format!(
+                    "restart needed: the {what} `{name}` is new, and a confined process looks nobody up"
+                ),
+                format!("restart, or write {number}"),
+            ),
+            Err(NoNumber::Failed(error)) => (
+                format!("`{name}` cannot be looked up: {error}"),
+                format!("write {number}"),
+            ),
+        };
+        self.mistake(at, message, help);
+        None
     }
 }

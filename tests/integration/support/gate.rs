@@ -22,6 +22,7 @@ pub(crate) struct Setup {
     listen: String,
     routes: String,
     tail: String,
+    operators: String,
     whole: Option<String>,
 }
 
@@ -50,6 +51,7 @@ impl Setup {
             ),
             routes: "      - {name: create, method: POST, path: /installment/create}\n      - {name: refund, method: POST, path: /installment/refund, connection: fresh}\n      - {name: status, method: GET, path: \"/installment/{id}\"}\n      - {name: search, method: GET, path: /search, query: true}\n".to_owned(),
             tail: String::new(),
+            operators: uid.to_string(),
             whole: None,
         }
     }
@@ -92,6 +94,12 @@ impl Setup {
         ))
     }
 
+    /// Replaces the operators: us, otherwise.
+    pub(crate) fn operators(mut self, operators: &str) -> Self {
+        operators.clone_into(&mut self.operators);
+        self
+    }
+
     /// More keys at the top, one a line.
     pub(crate) fn top(mut self, line: &str) -> Self {
         self.tail.push_str(&format!("{line}\n"));
@@ -122,17 +130,29 @@ impl Setup {
         if let Some(whole) = &self.whole {
             return super::pki::replace(&self.config(), whole);
         }
-        let uid = rustix::process::getuid().as_raw();
+        // The caller is the operator here, and the key lies beside the configuration: `required` refuses both.
+        let hardening = if self.tail.contains("hardening:") {
+            ""
+        } else {
+            "hardening: best-effort\n"
+        };
         let text = format!(
-            "banks:\n  - name: bank\n    {}\n{}    listen:\n{}    routes:\n{}admin: {{unix: admin.sock, operators: [{uid}], tcp: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n{}",
-            self.bank, self.extra, self.listen, self.routes, self.tail
+            "banks:\n  - name: bank\n    {}\n{}    listen:\n{}    routes:\n{}admin: {{unix: admin.sock, operators: [{}], tcp: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n{}{hardening}",
+            self.bank, self.extra, self.listen, self.routes, self.operators, self.tail
         );
         super::pki::replace(&self.config(), &text);
     }
 
     /// Writes the configuration and starts the gate.
     pub(crate) fn start(self) -> Gate {
-        self.start_with(|command| command)
+        let gate = self.start_with(|command| command);
+        // Every scenario runs under the whole confinement, and none without knowing it.
+        let confinement = &gate.status()["confinement"];
+        assert!(
+            confinement["level"] == "disabled" || confinement["missing"] == json!([]),
+            "{confinement}"
+        );
+        gate
     }
 
     /// The same with the command adjusted (environment, a wrapper).
