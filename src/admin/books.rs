@@ -170,7 +170,7 @@ pub(super) async fn change<T>(
             return Err(Refusal::new("wrong_state", wrong_state(*state, *listening)));
         }
         // None of these is an answer to a person's change.
-        JournalError::Frozen | JournalError::Internal(_) | JournalError::Stale => "internal",
+        JournalError::Closed(_) | JournalError::Internal(_) | JournalError::Stale => "internal",
     };
     Err(Refusal::new(code, error.to_string()))
 }

@@ -19,6 +19,7 @@ use crate::config::{Limits, Timeouts};
 use crate::journal::{self, Journal};
 use crate::net::accept::Accepted;
 use crate::net::body::{self, BodyError};
+use crate::net::clock::unix_millis;
 use crate::net::guard::{self, Handle};
 use crate::net::ids::RequestIds;
 use crate::net::presence::Presence;
@@ -264,7 +265,7 @@ impl Egress {
             && operation.state == State::Done
             && caller.is_there()
         {
-            journal.delivered(operation.id);
+            journal.delivered(operation.id, unix_millis());
         }
     }
 

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, named_params};
 
 use super::{Accepted, Claim, Event, EventId, Fate, Settle};
 use crate::journal::error::JournalError;
-use crate::journal::{Person, UnixMillis};
+use crate::journal::{Person, UnixMillis, outbox};
 use crate::policy::status::{self, Before, Mark, Policy, Status, Transition};
 
 /// Events that a claim may look at and put aside (held, superseded) before it gives up for this time.
@@ -62,6 +62,11 @@ pub(super) fn accept(
 ) -> rusqlite::Result<Accepted> {
     let session = session_of(event);
     if let Some(known) = known(connection, event, &session, now)? {
+        let (EventId(row), change) = match known {
+            Accepted::Repeated(id) => (id, "repeated"),
+            Accepted::Repeat(id) | Accepted::New { id, .. } => (id, "repeat"),
+        };
+        outbox::callback(connection, row, change, now)?;
         return Ok(known);
     }
     let same_id = connection
@@ -94,11 +99,12 @@ pub(super) fn accept(
     connection
         .prepare_cached("INSERT INTO callback_body (callback, body) VALUES (?1, ?2)")?
         .execute((row, &event.body[..]))?;
+    outbox::callback(connection, row, "accepted", now)?;
     if fate == Fate::Queued {
         if let Some(status) = event.status {
             supersede(connection, &event.source, &session, row, status, now)?;
         }
-        judge_held(connection, &event.source, &session, policy)?;
+        judge_held(connection, &event.source, &session, policy, now)?;
     }
     promote(connection, &event.source, &session)?;
     wake(connection, &event.source, &session, now)?;
@@ -189,12 +195,16 @@ fn supersede(
         if !status::is_superseded(queued, later) {
             continue;
         }
-        connection
+        let gone = connection
             .prepare_cached(
                 "UPDATE callback SET state = 'superseded', ended_at = ?1 WHERE source = ?2 AND session = ?3 AND status = ?4
-                 AND state IN ('waiting', 'head') AND row <> ?5",
+                 AND state IN ('waiting', 'head') AND row <> ?5 RETURNING row",
             )?
-            .execute((now.0, source, session, queued, row))?;
+            .query_map((now.0, source, session, queued, row), |row| row.get(0))?
+            .collect::<rusqlite::Result<Vec<i64>>>()?;
+        for row in gone {
+            outbox::callback(connection, row, "superseded", now)?;
+        }
     }
     Ok(())
 }
@@ -205,6 +215,7 @@ fn judge_held(
     source: &str,
     session: &str,
     policy: Policy,
+    now: UnixMillis,
 ) -> rusqlite::Result<()> {
     let mut held = connection.prepare_cached(
         "SELECT row, status FROM callback WHERE source = ?1 AND session = ?2 AND state = 'held' ORDER BY row",
@@ -220,6 +231,7 @@ fn judge_held(
             connection
                 .prepare_cached("UPDATE callback SET state = 'waiting', mark = ?1 WHERE row = ?2")?
                 .execute((mark, row))?;
+            outbox::callback(connection, row, "queued", now)?;
         }
     }
     Ok(())
@@ -307,6 +319,7 @@ fn is_still_wanted(
             "UPDATE callback SET state = ?1, mark = 'stale', ended_at = ?2 WHERE row = ?3",
         )?
         .execute((state, ended, row))?;
+    outbox::callback(connection, row, state, now)?;
     promote(connection, &source, &session)?;
     Ok(false)
 }
@@ -400,6 +413,12 @@ pub(super) fn settle(
     let Some((source, session)) = session else {
         return Ok(Err(JournalError::Stale));
     };
+    let change = match settle {
+        Settle::Delivered => "delivered",
+        Settle::Retry { .. } => "not_delivered",
+        Settle::Dead { .. } => "dead",
+    };
+    outbox::callback(connection, id.0, change, now)?;
     if let Settle::Retry {
         at,
         earliest,
@@ -513,7 +532,7 @@ fn by_hand(
     connection: &Connection,
     id: EventId,
     change: &str,
-    what: &str,
+    what: &'static str,
     person: &Person,
     now: UnixMillis,
 ) -> rusqlite::Result<Result<(), JournalError>> {
@@ -539,6 +558,8 @@ fn by_hand(
             person.login_uid,
             &person.reason,
         ))?;
+    outbox::callback(connection, id.0, what, now)?;
+    outbox::command(connection, what, &format!("callback {}", id.0), person, now)?;
     Ok(Ok(()))
 }
 
