@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::status;
 use crate::admin::callbacks::{RejectedBody, RejectedFn};
 use crate::app::Shop;
+use crate::audit::Audit;
 use crate::callback::record::Counts;
 use crate::callback::rejected::Rejected;
 use crate::callback::worker::{Terms, Worker};
@@ -184,6 +185,7 @@ pub(super) fn start(
     callback: &config::Callback,
     prepared: Prepared,
     journal: &Journal,
+    audit: Option<&Audit>,
     ids: &Arc<RequestIds>,
     drain: &watch::Receiver<bool>,
 ) -> io::Result<CallbackGate> {
@@ -206,6 +208,7 @@ pub(super) fn start(
         verifying: Arc::new(Semaphore::new(callback.verify_concurrency)),
         rejected: Arc::clone(&rejected),
         counts: Arc::clone(&counts),
+        audit: audit.cloned(),
         ids: Arc::clone(ids),
     });
     let mut listen = Vec::with_capacity(bound.len());

@@ -7,8 +7,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::StartError;
 use crate::admin::status;
+use crate::audit;
 use crate::config::Config;
-use crate::journal::{Dependency, Journal, OpenReport, Options, Prepared, Reader};
+use crate::journal::{
+    Compared, Dependency, Journal, OpenReport, Options, Outbox, Prepared, Reader, Testimony,
+};
 use crate::net::clock::unix_millis;
 use crate::policy::operation::subject::pointers_text;
 
@@ -70,11 +73,16 @@ pub(super) struct Ledger {
 pub(super) struct Facts {
     pub(super) journal: Journal,
     pub(super) volatile: Option<&'static str>,
+    /// What the audit log said of it.
+    pub(super) compared: Option<Compared>,
 }
 
 /// Opens the journal that the configuration names. Before any listener: a second gate on the same journal must not take
 /// the first one's sockets away.
-pub(super) fn open(config: &Config) -> Result<Option<Ledger>, StartError> {
+pub(super) fn open(
+    config: &Config,
+    audit: Option<&audit::Prepared>,
+) -> Result<Option<Ledger>, StartError> {
     let Some(journal) = &config.journal else {
         return Ok(None);
     };
@@ -91,7 +99,12 @@ pub(super) fn open(config: &Config) -> Result<Option<Ledger>, StartError> {
             .max(defaults.queue),
         ..defaults
     };
-    let (prepared, report) = Journal::open(&journal.path, options, unix_millis())?;
+    let witness = |journal| audit.map_or(Ok(Testimony::default()), |log| log.testimony(journal));
+    let outbox = match audit {
+        Some(_) => Outbox::On(&witness),
+        None => Outbox::Off,
+    };
+    let (prepared, report) = Journal::open_beside(&journal.path, options, outbox, unix_millis())?;
     fits(config, &report.dependencies)?;
     Ok(Some(Ledger { prepared, report }))
 }
@@ -127,10 +140,21 @@ impl Ledger {
         if !report.ballast {
             tracing::error!(journal = %path, "the journal's disk has no space: new operations are refused until it has");
         }
+        if report
+            .compared
+            .is_some_and(|compared| compared.doubt.is_some())
+        {
+            tracing::error!(
+                journal = %path,
+                "the journal does not know what the audit log knows: it is new, or a restored backup. Guarded requests are \
+                 refused until `priorgate operations reconcile`"
+            );
+        }
         tokio::spawn(tidy(journal.clone()));
         Ok(Facts {
             journal,
             volatile: report.volatile,
+            compared: report.compared,
         })
     }
 }
@@ -168,6 +192,11 @@ impl Facts {
         fits(config, &read?).map_err(|misfit| misfit.to_string())
     }
 
+    /// What owes the audit log its records.
+    pub(super) fn owing(&self) -> Option<(Journal, Compared)> {
+        Some((self.journal.clone(), self.compared?))
+    }
+
     /// For the status document.
     pub(super) fn status(&self) -> status::Journal {
         let counts = self.journal.counts();
@@ -175,6 +204,7 @@ impl Facts {
             file: self.journal.path().display().to_string(),
             failed: self.journal.failed().borrow().clone(),
             frozen: counts.frozen.load(Relaxed),
+            doubted: counts.doubted.load(Relaxed),
             full: counts.full.load(Relaxed),
             open: counts.open.load(Relaxed),
             unknown: counts.unknown.load(Relaxed),
@@ -196,6 +226,13 @@ impl Facts {
         if counts.frozen.load(Relaxed) {
             found.push(
                 "guarded routes are frozen; `priorgate operations thaw` ends that".to_owned(),
+            );
+        }
+        if counts.doubted.load(Relaxed) {
+            found.push(
+                "the journal does not know what the audit log knows (it is new, or a restored backup): guarded requests are \
+                 refused; `priorgate operations reconcile` ends that"
+                    .to_owned(),
             );
         }
         if counts.full.load(Relaxed) {

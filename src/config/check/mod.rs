@@ -3,6 +3,7 @@
 //! A mistake inside a value is found while the YAML is read, and reading ends there. Everything else is collected, so
 //! that one run tells all of it.
 
+mod audit;
 mod bank;
 mod bounds;
 mod callback;
@@ -166,6 +167,7 @@ impl Checker {
             allow_volatile: journal.allow_volatile,
         });
         self.journal(&banks, journal.as_ref());
+        let audit = raw.audit.map(|audit| self.audit(audit, journal.as_ref()));
         let callbacks = self.callbacks(raw.callbacks, journal.is_some());
         let admin = self.admin(raw.admin.unwrap_or_default());
         let log = raw.log.unwrap_or_default();
@@ -196,6 +198,7 @@ impl Checker {
             },
             journal,
             callbacks,
+            audit,
         }
     }
 

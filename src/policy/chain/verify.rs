@@ -134,7 +134,8 @@ fn raw(line: &[u8]) -> Result<Raw, String> {
 
 impl Raw {
     fn line(self) -> Result<(Line, Self), String> {
-        let digest = |text: &str| digest(text).ok_or_else(|| "a hash has 64 digits".to_owned());
+        let digest =
+            |text: &str| Digest::parse(text).ok_or_else(|| "a hash has 64 digits".to_owned());
         let source = match (&self.journal, self.row, self.after) {
             (Some(journal), row, after) => {
                 let journal = u64::from_str_radix(journal, 16)
@@ -162,7 +163,7 @@ impl Raw {
 
     /// `None` for what has no signature; `Err` for what is no checkpoint of `of`.
     fn checkpoint(&self, of: Tip) -> Result<Option<(Checkpoint, Vec<u8>)>, Fault> {
-        let head = self.head.as_deref().and_then(digest);
+        let head = self.head.as_deref().and_then(Digest::parse);
         if (self.of, head) != (Some(of.seq), Some(of.hash)) {
             return Err(Fault::Misplaced);
         }
@@ -229,8 +230,8 @@ impl<'k> Chain<'k> {
     }
 
     fn judge(&mut self, bytes: &[u8], line: &Line, raw: &Raw) -> Result<(), Fault> {
-        let prev =
-            digest(&raw.prev).ok_or_else(|| Fault::Malformed("a hash has 64 digits".to_owned()))?;
+        let prev = Digest::parse(&raw.prev)
+            .ok_or_else(|| Fault::Malformed("a hash has 64 digits".to_owned()))?;
         if !is_whole(bytes, prev, line.tip.hash) {
             return Err(Fault::Edited);
         }
@@ -301,9 +302,4 @@ fn hex(text: &str) -> Option<Vec<u8>> {
         .chunks(2)
         .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
         .collect()
-}
-
-/// Reads a SHA-256 as it is printed.
-fn digest(text: &str) -> Option<Digest> {
-    Some(Digest(hex(text)?.try_into().ok()?))
 }
