@@ -188,7 +188,7 @@ impl Log {
 
     /// Whether the file has grown to `bytes`.
     pub(super) fn is_full(&self, bytes: u64) -> bool {
-        self.synced.len >= bytes
+        self.written.len >= bytes
     }
 
     /// Sets the file aside and begins a new one. Gives the old one's new name.

@@ -2,6 +2,12 @@
 
 // `cfg(test)` tells clippy that these are tests, helpers included.
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
+mod audit_restore;
+#[cfg(test)]
+mod audit_verify;
+#[cfg(test)]
 mod bank_connections;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
