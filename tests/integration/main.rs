@@ -4,6 +4,10 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod audit_crash;
+#[cfg(test)]
+mod audit_disk;
+#[cfg(test)]
 mod audit_restore;
 #[cfg(test)]
 mod audit_verify;
