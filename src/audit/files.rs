@@ -76,6 +76,8 @@ pub(super) struct Log {
     synced: Place,
     /// Bytes of a torn last line that were cut off at the opening.
     pub(super) repaired: u64,
+    /// The last process did not write its last record: what it had in memory is not here.
+    pub(super) unclean: bool,
 }
 
 impl Log {
@@ -101,6 +103,7 @@ impl Log {
         // The last process may have been killed between a write and its sync, and what the journal owes goes by what is here.
         file.sync_data().map_err(failed("cannot sync it"))?;
         let first = first_of(&mut file, path)?;
+        let unclean = end.line.is_some() && !end.clean;
         let (tip, mark) = match (end.line, older.last()) {
             (Some(line), _) => (line.tip, line.source.mark()),
             // Set aside, and then the power went.
@@ -125,6 +128,7 @@ impl Log {
             written: place,
             synced: place,
             repaired: tore,
+            unclean,
         })
     }
 
@@ -270,6 +274,8 @@ fn lock(file: &File, path: &Path) -> Result<(), AuditError> {
 struct End {
     line: Option<Line>,
     len: u64,
+    /// The record before it is a process's last one: behind that there is only a checkpoint.
+    clean: bool,
 }
 
 fn end_of(file: &mut File, path: &Path) -> Result<End, AuditError> {
@@ -293,7 +299,11 @@ fn end_of(file: &mut File, path: &Path) -> Result<End, AuditError> {
         if len > LINE_MAX as u64 {
             return Err(foreign("it has no lines".to_owned()));
         }
-        return Ok(End { line: None, len: 0 });
+        return Ok(End {
+            line: None,
+            len: 0,
+            clean: true,
+        });
     };
     let whole = bytes.get(..last).unwrap_or_default();
     let begin = whole
@@ -304,7 +314,14 @@ fn end_of(file: &mut File, path: &Path) -> Result<End, AuditError> {
         .take(whole.get(begin..).unwrap_or_default())
         // A record cannot follow one that somebody has edited.
         .map_err(|fault| foreign(fault.to_string()))?;
+    let earlier = whole.get(..begin.saturating_sub(1)).unwrap_or_default();
+    let earlier = earlier
+        .split(|&b| b == b'\n')
+        .next_back()
+        .unwrap_or_default();
+    let stopped = Line::parse(earlier).is_ok_and(|line| line.event == "stop");
     Ok(End {
+        clean: stopped && line.event == "checkpoint",
         line: Some(line),
         len: start + last as u64 + 1,
     })

@@ -461,7 +461,9 @@ fn news(log: &Log, owing: Option<&Owing>) -> Vec<Fields> {
         Fields::of("start")
             .text("version", env!("CARGO_PKG_VERSION"))
             .number("pid", std::process::id())
-            .number("uid", rustix::process::getuid().as_raw()),
+            .number("uid", rustix::process::getuid().as_raw())
+            // Up to half a second of requests was only in its memory.
+            .flag("after_crash", log.unclean),
     ];
     if log.repaired > 0 {
         news.push(Fields::of("repaired").number("cut_off_bytes", log.repaired));

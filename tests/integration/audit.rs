@@ -205,6 +205,11 @@ fn what_a_crash_left_of_a_line_is_cut_off_and_on_record() {
     std::fs::write(&file, &text).unwrap();
     let mut gate = gate.crash_and_restart();
     gate.finish();
+    let starts = of(&file, "start");
+    assert_eq!((starts.len(), &starts[1]["after_crash"]), (2, &json!(true)));
+    let mut gate = gate.crash_and_restart();
+    gate.finish();
+    assert_eq!(of(&file, "start")[2]["after_crash"], Value::Null);
     let repaired = of(&file, "repaired");
     assert_eq!(repaired.len(), 1);
     assert_eq!(repaired[0]["cut_off_bytes"], 18);

@@ -3,6 +3,9 @@
 // `cfg(test)` tells clippy that these are tests, helpers included.
 #[cfg(test)]
 mod audit;
+#[cfg(feature = "sandbox")]
+#[cfg(test)]
+mod audit_callbacks;
 #[cfg(test)]
 mod audit_crash;
 #[cfg(test)]
