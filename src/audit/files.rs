@@ -124,7 +124,7 @@ impl Log {
         Ok(Self {
             path: path.to_owned(),
             file,
-            first: first.unwrap_or(tip.seq.saturating_add(1)),
+            first: first.unwrap_or_else(|| tip.seq.saturating_add(1)),
             written: place,
             synced: place,
             repaired: tore,

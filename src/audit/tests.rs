@@ -183,7 +183,7 @@ fn a_file_that_is_no_log_is_not_written_to() {
     let place = Place::new();
     std::fs::write(&place.file, "a log of something else\n").unwrap();
     let config = config::Audit {
-        file: place.file.clone(),
+        file: place.file,
         key: None,
         rotate: 64 << 20,
         keep: Duration::from_secs(86_400),

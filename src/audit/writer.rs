@@ -355,7 +355,7 @@ impl Writer {
             return;
         }
         self.shared.lose(records);
-        let (before, since) = self.lost.unwrap_or((0, unix_millis()));
+        let (before, since) = self.lost.unwrap_or_else(|| (0, unix_millis()));
         self.lost = Some((before.saturating_add(records), since));
     }
 

@@ -99,7 +99,10 @@ pub(super) fn open(
             .max(defaults.queue),
         ..defaults
     };
-    let witness = |journal| audit.map_or(Ok(Testimony::default()), |log| log.testimony(journal));
+    let witness = |journal| match audit {
+        Some(log) => log.testimony(journal),
+        None => Ok(Testimony::default()),
+    };
     let outbox = match audit {
         Some(_) => Outbox::On(&witness),
         None => Outbox::Off,

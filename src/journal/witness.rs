@@ -168,9 +168,10 @@ pub(super) fn compare(
     }
     // Written and synced before the last process ended, which had no time to say so.
     connection.execute("DELETE FROM outbox WHERE row <= ?1", [known])?;
-    let next = first.map_or(last.saturating_add(1), |first| {
-        first.max(known.saturating_add(1))
-    });
+    let next = first.map_or_else(
+        || last.saturating_add(1),
+        |first| first.max(known.saturating_add(1)),
+    );
     let due = known.saturating_add(1);
     Ok(Compared {
         journal,

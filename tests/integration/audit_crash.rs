@@ -38,12 +38,16 @@ const SHOPS: u64 = 3;
 fn shop(target: &Target, numbers: &AtomicU64, stop: &AtomicBool) {
     while !stop.load(Ordering::SeqCst) {
         let number = numbers.fetch_add(1, Ordering::SeqCst);
-        let does = if number % 7 == 0 { "lose" } else { "answer" };
+        let does = if number.is_multiple_of(7) {
+            "lose"
+        } else {
+            "answer"
+        };
         let body = refund(&format!("s{number}"), 100, does);
         let Ok(mut caller) = target.try_connect() else {
             return;
         };
-        let _ = caller.set_read_timeout(Duration::from_secs(5));
+        caller.set_read_timeout(Duration::from_secs(5));
         let request = bytes(REFUND, &format!("k{number}"), &body);
         if caller.write_all(&request).is_err() || !matches!(caller.read(&mut [0; 4096]), Ok(1..)) {
             return;
@@ -85,7 +89,8 @@ fn whatever_dies_when_the_chain_is_whole_and_has_every_change_once() {
     let mut died: BTreeMap<&str, u64> = BTreeMap::new();
     for cycle in 0..cycles {
         let rare = (cycle % 25 == 24).then(|| RARE[usize::try_from(cycle / 25).unwrap() % 2]);
-        let edge = rare.unwrap_or(EDGES[usize::try_from(cycle).unwrap() % EDGES.len()]);
+        let usual = EDGES[usize::try_from(cycle).unwrap() % EDGES.len()];
+        let edge = rare.unwrap_or(usual);
         let within = match edge {
             "random" => Duration::from_millis(20 + cycle * 37 % 900),
             _ if rare.is_some() => Duration::from_secs(15),
@@ -103,7 +108,7 @@ fn whatever_dies_when_the_chain_is_whole_and_has_every_change_once() {
     gate.finish();
 
     let log = log(&gate);
-    let said = ours(None, &[log.clone()], &[]);
+    let said = ours(None, std::slice::from_ref(&log), &[]);
     assert!(said.good, "{}", said.text);
     let all = records(&log);
     let rows: Vec<i64> = all

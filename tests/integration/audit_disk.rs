@@ -84,7 +84,7 @@ fn a_full_disk_of_the_log_stops_guarded_requests_at_the_bound_and_nothing_else()
         answer.status == 200
     });
     gate.finish();
-    let said = ours(None, &[file.clone()], &[]);
+    let said = ours(None, std::slice::from_ref(&file), &[]);
     assert!(said.good, "{}", said.text);
     let rows: Vec<_> = records(&file)
         .iter()

@@ -137,7 +137,7 @@ fn an_edit_a_deletion_a_swap_and_a_false_signature_are_found_where_they_are() {
     log.write(&half);
     let text = std::fs::read_to_string(&log.file).unwrap();
     std::fs::write(&log.file, format!("{text}{}", &last[..last.len() / 2])).unwrap();
-    let said = ours(Some(&log.keys.public), &[log.file.clone()], &[]);
+    let said = ours(Some(&log.keys.public), std::slice::from_ref(&log.file), &[]);
     assert!(!said.good && said.text.contains("cut off"), "{}", said.text);
 }
 
@@ -226,7 +226,7 @@ fn the_chain_goes_on_over_files_and_a_missing_one_is_found() {
         "{}",
         rest.text
     );
-    let mut holed = files.clone();
+    let mut holed = files;
     holed.remove(1);
     let said = ours(Some(&keys.public), &holed, &[]);
     assert!(!said.good && said.text.contains("missing"), "{}", said.text);

@@ -295,7 +295,7 @@ fn is_whole(line: &[u8], prev: Digest, claimed: Digest) -> bool {
 
 fn hex(text: &str) -> Option<Vec<u8>> {
     let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if text.len() % 2 != 0 || !text.bytes().all(lower) {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(lower) {
         return None;
     }
     text.as_bytes()
