@@ -10,6 +10,7 @@ pub mod reload;
 pub mod status;
 mod tidy;
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::admin::{self, Command};
+use crate::audit::{self, Audit, AuditError, CheckpointSigner};
 use crate::bank::Bank;
 use crate::bank::dial::Dialler;
 use crate::bank::resolve::Resolver;
@@ -39,10 +41,11 @@ use material::{Material, MaterialError};
 use status::Life;
 
 /// Everything read and bound, nothing running.
-#[derive(Debug)]
 pub struct Prepared {
     config: Config,
     ledger: Option<Ledger>,
+    audit: Option<audit::Prepared>,
+    signer: Option<CheckpointSigner>,
     banks: Vec<(Material, Vec<Bound>)>,
     callbacks: Vec<ingress::Prepared>,
     admin_unix: Option<Bound>,
@@ -52,6 +55,9 @@ pub struct Prepared {
 /// Why the gate does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
@@ -95,6 +101,7 @@ pub struct Gate {
     ended: watch::Sender<bool>,
     life: Arc<Life>,
     ledger: Option<Facts>,
+    audit: Option<Audit>,
     callbacks: Vec<CallbackGate>,
     /// What verifies notifications, for the tidying.
     keys: watch::Sender<Arc<[AcceptedKey]>>,
@@ -115,7 +122,9 @@ struct BankGate {
 /// # Errors
 /// [`StartError`]; what was bound before is given back.
 pub fn prepare(config: Config) -> Result<Prepared, StartError> {
-    let ledger = ledger::open(&config)?;
+    // The log first: only it knows whether the journal is an old copy.
+    let audit = config.audit.as_ref().map(audit::open).transpose()?;
+    let ledger = ledger::open(&config, audit.as_ref())?;
     let mut banks = Vec::with_capacity(config.banks.len());
     for bank in &config.banks {
         let material = Material::load(bank).map_err(|source| StartError::Material {
@@ -138,6 +147,8 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
     Ok(Prepared {
         config,
         ledger,
+        audit,
+        signer: None,
         banks,
         callbacks,
         admin_unix,
@@ -161,11 +172,28 @@ fn bind_unix(socket: &config::UnixSocket) -> Result<Bound, ListenError> {
     Bound::unix(&socket.path, socket.mode, socket.gid)
 }
 
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("gate::Prepared")
+            .field("config", &self.config.path)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Prepared {
     /// What this gate needs of the kernel from now on.
     #[must_use]
     pub fn needs(&self) -> GateNeeds {
         needs(&self.config)
+    }
+
+    /// Who signs the audit log's checkpoints; nobody, unless this is called.
+    #[must_use]
+    pub fn signed_by(self, signer: CheckpointSigner) -> Self {
+        Self {
+            signer: Some(signer),
+            ..self
+        }
     }
 
     /// Puts everything on the runtime that this is called in, and starts to serve.
@@ -181,6 +209,8 @@ impl Prepared {
         let Self {
             config,
             ledger,
+            audit,
+            signer,
             banks: prepared,
             callbacks: prepared_callbacks,
             admin_unix,
@@ -191,6 +221,8 @@ impl Prepared {
             .map(|ledger| ledger.start(keys_in_force))
             .transpose()?;
         let journal = ledger.as_ref().map(|facts| &facts.journal);
+        let owing = ledger.as_ref().and_then(Facts::owing);
+        let audit = audit.map(|log| log.start(owing, signer)).transpose()?;
         let (draining, drain) = watch::channel(false);
         let (ended, end) = watch::channel(false);
         let handshakes = Arc::new(Semaphore::new(config.threads.handshakes));
@@ -216,7 +248,7 @@ impl Prepared {
                 Arc::clone(&ids),
                 journal.cloned(),
             );
-            let egress = Arc::new(egress);
+            let egress = Arc::new(egress.audited(audit.as_ref()));
             let connections = u32::try_from(bank.limits.connections).unwrap_or(u32::MAX);
             let places = Arc::new(Semaphore::new(bank.limits.connections));
             let names = serve_bank(&egress, bank, bound, &places, &drain)?;
@@ -233,7 +265,10 @@ impl Prepared {
         for (callback, prepared) in config.callbacks.iter().zip(prepared_callbacks) {
             // The configuration's check wants a journal where there is a callback.
             let Some(journal) = journal else { continue };
-            callbacks.push(ingress::start(callback, prepared, journal, &ids, &drain)?);
+            let audit = audit.as_ref();
+            callbacks.push(ingress::start(
+                callback, prepared, journal, audit, &ids, &drain,
+            )?);
         }
         let life = Arc::new(Life::new(&config, Box::new(log_dropped), confined));
         for warning in life.warnings() {
@@ -247,6 +282,7 @@ impl Prepared {
             ended,
             life,
             ledger,
+            audit,
             callbacks,
             keys,
         };
@@ -367,6 +403,12 @@ impl Gate {
         pauses.min().map(|pause| pause.max(Duration::from_secs(1)))
     }
 
+    /// The audit log, if one is kept.
+    #[must_use]
+    pub fn audit(&self) -> Option<&Audit> {
+        self.audit.as_ref()
+    }
+
     /// The journal, if there is one.
     #[must_use]
     pub fn journal(&self) -> Option<&Journal> {
@@ -421,7 +463,8 @@ impl Gate {
                 self.journal().cloned(),
                 Some(ingress::rejected_by(&self.callbacks)),
             )
-            .with_probe(status::probe(&self.banks));
+            .with_probe(status::probe(&self.banks))
+            .audited(self.audit.clone());
             tokio::spawn(admin::serve_unix(listener, server, end.clone()));
         }
         if let Some(bound) = tcp {

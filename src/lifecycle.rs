@@ -18,7 +18,9 @@ use crate::gate::status::Life;
 use crate::gate::{self, Gate, StartError};
 use crate::harden::{self, Confined, HardenError};
 use crate::journal::Journal;
+use crate::net::clock::unix_millis;
 use crate::notify::Notifier;
+use crate::policy::chain::Fields;
 use crate::telemetry::Telemetry;
 
 /// Blocking threads besides the handshakes': a reload reads files, tokio itself may need one.
@@ -82,19 +84,24 @@ pub fn run(config: Config, telemetry: &mut Telemetry) -> Result<(), RunError> {
         .enable_all()
         .max_blocking_threads(threads)
         .build()?;
-    let mut journal = None;
+    let (mut journal, mut audit) = (None, None);
     let result = runtime.block_on(async {
         let (commands, inbox) = mpsc::channel(16);
         let dropped = telemetry.dropped_counter();
         let mut signals = Signals::new()?;
         let gate = prepared.start(commands, move || dropped.get(), confined)?;
         journal = gate.journal().cloned();
+        audit = gate.audit().cloned();
         live(gate, inbox, &mut signals).await
     });
     // First the tasks: what still runs is dropped, and says so to the journal; then the journal.
     runtime.shutdown_timeout(LAST_MOMENT);
     if let Some(journal) = journal {
         journal.close();
+    }
+    // Then the log, which has everything that the journal was told.
+    if let Some(audit) = audit {
+        audit.close();
     }
     result
 }
@@ -272,6 +279,14 @@ async fn reload(gate: &mut Gate, notifier: &Notifier, asked: Asked) {
                 "reload failed; the last good state serves on"
             );
         }
+    }
+    if let Some(audit) = gate.audit() {
+        let fields = Fields::of("reload").text("by", asked.by);
+        let fields = match &result {
+            Ok(generation) => fields.number("generation", *generation),
+            Err(_) => fields.flag("failed", true),
+        };
+        audit.event(fields, unix_millis());
     }
     gate.life().reloaded(match &result {
         Ok(_) => Ok(gate.config()),

@@ -13,9 +13,12 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::commands::Refusal;
+use crate::audit::Audit;
 use crate::journal::error::StoreError;
 use crate::journal::{Journal, JournalError, OpenError, Person, Reader};
+use crate::net::clock::unix_millis;
 use crate::net::exchange::chain;
+use crate::policy::chain::Fields;
 use crate::policy::operation::State;
 
 /// How long whoever asked waits for the journal.
@@ -59,6 +62,7 @@ pub enum ReadError {
 #[derive(Clone, Debug)]
 pub(super) struct Books {
     journal: Option<Journal>,
+    audit: Option<Audit>,
     reads: Arc<Semaphore>,
 }
 
@@ -109,7 +113,50 @@ impl Books {
     pub(super) fn new(journal: Option<Journal>) -> Self {
         Self {
             journal,
+            audit: None,
             reads: Arc::new(Semaphore::new(READS)),
+        }
+    }
+
+    pub(super) fn audited(mut self, audit: Option<Audit>) -> Self {
+        self.audit = audit;
+        self
+    }
+
+    pub(super) fn audit(&self) -> Result<&Audit, Refusal> {
+        let message = "this gate keeps no audit log: `audit` is not configured";
+        self.audit
+            .as_ref()
+            .ok_or_else(|| Refusal::new("no_audit", message))
+    }
+
+    /// Puts on record that a person gave a command that changes nothing in the journal, before it is carried out.
+    pub(super) async fn commanded(
+        &self,
+        what: &'static str,
+        about: &str,
+        peer: Peer,
+    ) -> Result<(), Refusal> {
+        let Some(audit) = &self.audit else {
+            return Ok(());
+        };
+        let person = peer.person(String::new());
+        let now = unix_millis();
+        match &self.journal {
+            Some(journal) => {
+                let work = journal.commanded(what, about.to_owned(), person, now);
+                change(work, |state, _| state.to_string()).await
+            }
+            None => {
+                let fields = Fields::of("command")
+                    .text("what", what)
+                    .text("about", about)
+                    .number("uid", person.uid)
+                    .optional("pid", person.pid)
+                    .optional("login_uid", person.login_uid);
+                audit.event(fields, now);
+                Ok(())
+            }
         }
     }
 
@@ -170,7 +217,7 @@ pub(super) async fn change<T>(
             return Err(Refusal::new("wrong_state", wrong_state(*state, *listening)));
         }
         // None of these is an answer to a person's change.
-        JournalError::Frozen | JournalError::Internal(_) | JournalError::Stale => "internal",
+        JournalError::Closed(_) | JournalError::Internal(_) | JournalError::Stale => "internal",
     };
     Err(Refusal::new(code, error.to_string()))
 }

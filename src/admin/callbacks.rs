@@ -96,6 +96,16 @@ pub struct Show {
     pub body: bool,
 }
 
+impl Which {
+    /// As the audit log names it.
+    pub(super) fn about(&self) -> String {
+        match self {
+            Self::Number(number) => format!("callback {number}"),
+            Self::Delivery(delivery) => delivery.clone(),
+        }
+    }
+}
+
 /// `callbacks.retry`, `callbacks.release` and `callbacks.drop`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -144,6 +154,10 @@ impl Deed {
 impl Callbacks {
     pub(super) fn new(books: Books, rejected: Option<RejectedFn>) -> Self {
         Self { books, rejected }
+    }
+
+    pub(super) fn with(self, books: Books) -> Self {
+        Self { books, ..self }
     }
 
     pub(super) async fn list(&self, asked: List, operator: bool) -> Result<Value, Refusal> {

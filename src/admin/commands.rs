@@ -22,6 +22,7 @@ use super::StatusFn;
 use super::books::{Books, Peer};
 use super::callbacks::{self, Callbacks, Deed, RejectedFn};
 use super::operations::{Freeze, List, Operations, Release, Resolve, Show};
+use crate::audit::Audit;
 use crate::journal::Journal;
 
 /// How long whoever asked waits for a reload: it reads files, at worst from a slow disk.
@@ -52,6 +53,7 @@ pub struct Server {
     commands: mpsc::Sender<Command>,
     operations: Operations,
     callbacks: Callbacks,
+    books: Books,
     probe: Option<ProbeFn>,
 }
 
@@ -110,6 +112,9 @@ pub enum Request {
     /// Take them again.
     #[serde(rename = "operations.thaw")]
     Thaw(Freeze),
+    /// Take from the audit log what the journal does not know.
+    #[serde(rename = "operations.reconcile")]
+    Reconcile(Freeze),
     /// Events of the bank, newest first.
     #[serde(rename = "callbacks.list")]
     ListEvents(callbacks::List),
@@ -131,7 +136,7 @@ pub enum Request {
 }
 
 /// Every command of [`Request`].
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "status",
     "reload",
     "probe",
@@ -141,6 +146,7 @@ const NAMES: [&str; 15] = [
     "operations.release",
     "operations.freeze",
     "operations.thaw",
+    "operations.reconcile",
     "callbacks.list",
     "callbacks.show",
     "callbacks.retry",
@@ -173,7 +179,8 @@ impl Server {
             status,
             commands,
             operations: Operations::new(books.clone()),
-            callbacks: Callbacks::new(books, rejected),
+            callbacks: Callbacks::new(books.clone(), rejected),
+            books,
             probe: None,
         }
     }
@@ -187,6 +194,18 @@ impl Server {
         }
     }
 
+    /// Commands go to the audit log as well.
+    #[must_use]
+    pub fn audited(self, audit: Option<Audit>) -> Self {
+        let books = self.books.audited(audit);
+        Self {
+            operations: Operations::new(books.clone()),
+            callbacks: self.callbacks.with(books.clone()),
+            books,
+            ..self
+        }
+    }
+
     /// Carries out one line for `peer`.
     pub(super) async fn carry_out(&self, line: &[u8], peer: Peer) -> Result<Value, Refusal> {
         let operator = self.operators.contains(&peer.uid);
@@ -194,6 +213,7 @@ impl Server {
             Request::Status {} => serde_json::to_value((self.status)()).map_err(internal),
             Request::Reload {} => {
                 self.require_operator(peer)?;
+                self.books.commanded("reload", "", peer).await?;
                 serde_json::to_value(self.reload().await?).map_err(internal)
             }
             Request::Probe {} => {
@@ -210,6 +230,8 @@ impl Server {
             Request::Show(asked) => {
                 if asked.body {
                     self.require_operator(peer)?;
+                    let what = "operations show --body";
+                    self.books.commanded(what, &asked.id, peer).await?;
                 }
                 self.operations.show(asked, operator).await
             }
@@ -229,10 +251,16 @@ impl Server {
                 self.require_operator(peer)?;
                 self.operations.freeze(false, asked, peer).await
             }
+            Request::Reconcile(asked) => {
+                self.require_operator(peer)?;
+                self.operations.reconcile(asked, peer).await
+            }
             Request::ListEvents(asked) => self.callbacks.list(asked, operator).await,
             Request::ShowEvent(asked) => {
                 if asked.body {
                     self.require_operator(peer)?;
+                    let (what, about) = ("callbacks show --body", asked.id.about());
+                    self.books.commanded(what, &about, peer).await?;
                 }
                 self.callbacks.show(asked, operator).await
             }
@@ -241,6 +269,7 @@ impl Server {
             Request::DropEvent(asked) => self.change_event(Deed::Drop, asked, peer).await,
             Request::Rejected {} => {
                 self.require_operator(peer)?;
+                self.books.commanded("callbacks rejected", "", peer).await?;
                 self.callbacks.rejected().await
             }
         }

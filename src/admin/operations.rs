@@ -3,21 +3,30 @@
 //! Who the person is comes from the kernel, never from the line. What each command needs of them is in
 //! [`commands`](super::commands). The command line uses the same types, the same checks and the same reading.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::books::{Books, Peer, ReadError, SHOWN_MAX, bad, change, cut, reason};
 use super::commands::Refusal;
+use crate::audit::{self, ReconcileError};
 use crate::journal::read::{Depth, Filter, LIST_MAX};
-use crate::journal::{Reader, StoredAnswer};
+use crate::journal::{Reader, Reconciled, StoredAnswer};
 use crate::net::clock::unix_millis;
+use crate::net::exchange::chain;
 use crate::policy::operation::{Key, MediaType, OperationId, Resolution, State};
 
 /// Operations that a list shows, if nobody says.
 pub const LIST_DEFAULT: u32 = 50;
+/// How long whoever asked waits for a reconciliation: a log of ten years, read from a slow disk.
+pub const RECONCILE_DEADLINE: Duration = Duration::from_secs(600);
 /// Bytes of the answer that a person gives for a key to replay.
 pub const BODY_MAX: usize = 64 << 10;
 /// `operations.list`: all of what is given must fit. No `Debug`: a key is in it.
@@ -189,6 +198,43 @@ impl Operations {
         .await?;
         tracing::warn!(operation = %id, uid, login_uid, "an operation's subject was released by hand");
         Ok(json!({"id": id.to_string(), "state": state.as_str()}))
+    }
+
+    /// Reads the whole audit log, which may take minutes; whoever asked waits for it, and it ends without them as well.
+    pub(super) async fn reconcile(&self, asked: Freeze, peer: Peer) -> Result<Value, Refusal> {
+        let (journal, audit) = (self.0.journal()?.clone(), self.0.audit()?.clone());
+        let person = peer.person(reason(&asked.reason).map_err(bad)?);
+        let (uid, login_uid) = (person.uid, person.login_uid);
+        let runtime = Handle::current();
+        let work = move || audit::reconcile(audit.path(), &journal, person, &runtime);
+        let work = timeout(RECONCILE_DEADLINE, spawn_blocking(work));
+        let (reconciled, faults) = match work.await {
+            Ok(Ok(Ok(done))) => done,
+            Ok(Ok(Err(error @ ReconcileError::NoDoubt))) => {
+                return Err(Refusal::new("wrong_state", error.to_string()));
+            }
+            Ok(Ok(Err(error))) => return Err(Refusal::new("reconcile_failed", chain(&error))),
+            Ok(Err(lost)) => return Err(Refusal::new("internal", lost.to_string())),
+            Err(_) => {
+                let message = "the audit log is still being read; look at `priorgate status` later";
+                return Err(Refusal::new("timeout", message));
+            }
+        };
+        let Reconciled {
+            added,
+            changed,
+            ended,
+        } = reconciled;
+        tracing::warn!(
+            added,
+            changed,
+            ended,
+            faults,
+            uid,
+            login_uid,
+            "the journal was reconciled with the audit log; see `priorgate operations list --open`"
+        );
+        Ok(json!({"added": added, "changed": changed, "not_done": ended, "faulty_lines": faults}))
     }
 
     pub(super) async fn freeze(

@@ -36,6 +36,9 @@ pub struct Status {
     /// Where operations are kept; none without guarded routes.
     #[serde(default)]
     pub journal: Option<Journal>,
+    /// The audit log, where one is kept.
+    #[serde(default)]
+    pub audit: Option<Audit>,
     /// The administrator's listeners.
     pub admin: AdminListeners,
     /// Log lines that were lost because nobody read them.
@@ -55,6 +58,25 @@ pub struct Confinement {
     pub not_offered: Vec<String>,
     /// What a new process would see and this one cannot.
     pub restart_needed: Option<String>,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Audit {
+    /// The file that is written.
+    pub file: String,
+    /// Why nothing is written now.
+    pub failing: Option<String>,
+    /// The last record's number.
+    pub seq: u64,
+    /// Whether somebody signs checkpoints.
+    pub signs: bool,
+    /// Up to which record the last signature of this process reaches.
+    pub signed: u64,
+    /// Records of ordinary requests that are not in it; it says so itself.
+    pub lost: u64,
+    /// The last row of the journal that is in it.
+    pub journal_row: i64,
 }
 
 /// Where in its life the process is. Draining is the last one.
@@ -151,6 +173,9 @@ pub struct Journal {
     pub failed: Option<String>,
     /// Guarded routes are refused by hand.
     pub frozen: bool,
+    /// The journal does not know what the audit log knows: guarded requests are refused until `operations reconcile`.
+    #[serde(default)]
+    pub doubted: bool,
     /// The disk has no space for new operations.
     pub full: bool,
     /// Operations that run.
@@ -399,6 +424,7 @@ pub(crate) mod tests {
                 file: "/var/lib/priorgate/journal.db".to_owned(),
                 failed: None,
                 frozen: false,
+                doubted: false,
                 full: false,
                 open: 1,
                 unknown: 2,
@@ -410,6 +436,7 @@ pub(crate) mod tests {
                 unix: Some("/run/priorgate/admin.sock".to_owned()),
                 tcp: None,
             },
+            audit: None,
             log_dropped: 0,
         }
     }
@@ -442,10 +469,10 @@ pub(crate) mod tests {
                 "waiting": 9, "oldest": null, "held": 10, "dead": 11,
             }],
             "journal": {
-                "file": "/var/lib/priorgate/journal.db", "failed": null, "frozen": false, "full": false,
+                "file": "/var/lib/priorgate/journal.db", "failed": null, "frozen": false, "doubted": false, "full": false,
                 "open": 1, "unknown": 2, "undelivered": 3, "commits": 4, "works": 9,
             },
-            "admin": {"unix": "/run/priorgate/admin.sock", "tcp": null}, "log_dropped": 0,
+            "audit": null, "admin": {"unix": "/run/priorgate/admin.sock", "tcp": null}, "log_dropped": 0,
         });
         assert_eq!(document, expected);
         assert_eq!(

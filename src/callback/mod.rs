@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
+use crate::audit::{Audit, Denied};
 use crate::config::callback::Answer;
 use crate::config::{Limits, Timeouts};
 use crate::journal::inbox::{Accepted, Event};
@@ -84,6 +85,8 @@ pub struct Callback {
     pub rejected: Arc<Rejected>,
     /// What became of notifications.
     pub counts: Arc<Counts>,
+    /// The audit log, if one is kept.
+    pub audit: Option<Audit>,
     /// Names for records.
     pub ids: Arc<RequestIds>,
 }
@@ -160,6 +163,9 @@ impl Callback {
             }
             Err(Refusal::Problem(problem)) => {
                 record.finish(problem.code.row().status, problem.code.row().code, false);
+                if problem.code == Code::CallerDenied {
+                    self.denied(caller, problem.code.row().code);
+                }
                 let allow = (problem.code == Code::MethodNotAllowed).then_some("POST");
                 respond::problem(&problem, record.id(), allow)
             }
@@ -172,6 +178,7 @@ impl Callback {
                     403
                 };
                 record.finish(status, reason.as_str(), true);
+                self.denied(caller, reason.as_str());
                 // One answer for all of them: whoever tries signatures learns nothing from it.
                 let mut reply = respond::plain(status, "application/json", "{}".to_owned());
                 if status == 503 {
@@ -180,6 +187,19 @@ impl Callback {
                 }
                 reply
             }
+        }
+    }
+
+    /// For the audit log: as many as a stranger likes are one record a second.
+    fn denied(&self, caller: &Caller, code: &'static str) {
+        if let Some(audit) = &self.audit {
+            audit.denied(Denied {
+                at: Arc::clone(&self.name),
+                callback: true,
+                listener: String::new(),
+                uid: caller.uid,
+                code,
+            });
         }
     }
 

@@ -14,12 +14,14 @@ use super::{CONFIG, OK, PROBLEM};
 use crate::admin::status::Timestamp;
 use crate::config::callback::Callback;
 use crate::config::{
-    AdminUnix, Bank, Config, ConfigError, Hardening, Listen, TcpAccess, Tls, TlsVersion, Transport,
+    AdminUnix, Audit, Bank, Config, ConfigError, Hardening, Listen, TcpAccess, Tls, TlsVersion,
+    Transport,
 };
 use crate::gate::ingress;
 use crate::gate::material::Material;
 use crate::harden::rules;
 use crate::net::exchange::chain;
+use crate::policy::signature::{Algorithm, PublicKey};
 use crate::tls::identity::{self, Identity, IdentityError, Leaf};
 use crate::tls::pem;
 use crate::tls::secretfile::{self, SecretFileError};
@@ -106,6 +108,9 @@ impl Report {
         let pairs = materials.iter().map(|(name, material)| (*name, material));
         if let Err((name, error)) = ingress::distinct(pairs) {
             report.add(Level::Problem, format!("callback {name}"), chain(&error));
+        }
+        if let Some(audit) = &config.audit {
+            report.audit(audit);
         }
         report.hardening(config);
         report
@@ -229,6 +234,25 @@ impl Report {
                 self.add(Level::Problem, name, chain(&error));
                 None
             }
+        }
+    }
+
+    /// The log itself is looked at by `priorgate audit verify`.
+    fn audit(&mut self, audit: &Audit) {
+        let Some(key) = &audit.key else {
+            let message = "no key_file: whoever can write the log can make it anew; `priorgate keygen audit` makes one";
+            self.add(Level::Warning, "audit", message);
+            return;
+        };
+        self.key_mode("audit.key_file", &key.file);
+        let (subject, file) = ("audit.public_key_file", key.public_file.display());
+        let read = fs::read(&key.public_file).map_err(|error| error.to_string());
+        let parsed = read.and_then(|bytes| {
+            PublicKey::parse(Algorithm::Ed25519, &bytes).map_err(|error| error.to_string())
+        });
+        match parsed {
+            Ok(_) => self.add(Level::Ok, subject, format!("{file} is an Ed25519 key")),
+            Err(error) => self.add(Level::Problem, subject, format!("{file}: {error}")),
         }
     }
 
@@ -492,6 +516,19 @@ mod tests {
         let (code, told) = Place::new(&quiet(), authority()).check(false);
         assert_eq!(code, OK, "{told}");
         assert!(!told.contains("warning"), "{told}");
+    }
+
+    #[test]
+    fn an_audit_log_without_a_key_is_a_warning_and_one_with_a_wrong_key_a_problem() {
+        let with = |audit: &str| format!("{}{audit}\n", quiet());
+        let (code, told) = Place::new(&with("audit: {file: a.jsonl}"), authority()).check(false);
+        assert!(code == OK && told.contains("no key_file"), "{told}");
+        let key = "audit: {file: a.jsonl, key_file: c.key, public_key_file: c.key}";
+        let (code, told) = Place::new(&with(key), authority()).check(false);
+        assert!(
+            code == PROBLEM && told.contains("audit.public_key_file"),
+            "{told}"
+        );
     }
 
     #[test]

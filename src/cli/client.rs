@@ -15,6 +15,15 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use serde::Deserialize;
 use serde_json::Value;
 
+/// Where a configuration has its audit log.
+#[derive(Clone, Debug)]
+pub struct AuditFiles {
+    /// The file that is written.
+    pub file: PathBuf,
+    /// The public key of its checkpoints.
+    pub public_key_file: Option<PathBuf>,
+}
+
 /// How long an answer may take that needs no work.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of an answer. The longest is a bank's answer of `operations::SHOWN_MAX` bytes, each escaped.
@@ -167,6 +176,18 @@ struct SqliteOnly {
     sqlite: Option<PathBuf>,
 }
 
+/// The same of the audit log.
+#[derive(Deserialize)]
+struct AuditOnly {
+    audit: Option<AuditPaths>,
+}
+
+#[derive(Deserialize)]
+struct AuditPaths {
+    file: PathBuf,
+    public_key_file: Option<PathBuf>,
+}
+
 impl ClientError {
     /// The stable name of the cause: the gate's own, or ours.
     #[must_use]
@@ -266,6 +287,17 @@ pub fn socket_of(config: &Path) -> Result<PathBuf, SocketError> {
 pub fn journal_of(config: &Path) -> Option<PathBuf> {
     let JournalOnly { journal } = serde_yaml::from_str(&text_of(config).ok()?).ok()?;
     Some(config.with_file_name(journal?.sqlite?))
+}
+
+/// The audit log's files of a configuration, read as [`socket_of`] reads.
+#[must_use]
+pub fn audit_of(config: &Path) -> Option<AuditFiles> {
+    let AuditOnly { audit } = serde_yaml::from_str(&text_of(config).ok()?).ok()?;
+    let audit = audit?;
+    Some(AuditFiles {
+        file: config.with_file_name(audit.file),
+        public_key_file: audit.public_key_file.map(|key| config.with_file_name(key)),
+    })
 }
 
 fn text_of(config: &Path) -> io::Result<String> {

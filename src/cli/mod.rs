@@ -3,6 +3,7 @@
 //! Commands print to writers that are passed in; [`main`] alone opens stdout and stderr. What a
 //! command does is in its own file or below `cli`.
 
+mod audit;
 mod by_hand;
 mod callbacks;
 mod check;
@@ -11,6 +12,7 @@ mod doctor;
 #[cfg(feature = "failpoints")]
 mod forbidden;
 mod journal_file;
+mod keygen;
 mod operations;
 mod output;
 mod page;
@@ -121,6 +123,12 @@ enum Command {
     /// bank; what the shop did not acknowledge in time is `dead`.
     #[command(subcommand, disable_help_subcommand = true)]
     Callbacks(callbacks::Command),
+    /// Verify or show the audit log: who used the identity for what
+    #[command(subcommand, disable_help_subcommand = true)]
+    Audit(audit::Command),
+    /// Make a key pair, a secret or a token
+    #[command(subcommand, disable_help_subcommand = true)]
+    Keygen(keygen::Command),
     /// Verify one notification's signature offline, and say what is wrong with it
     ///
     /// For the first callback that is refused: `callbacks rejected --save DIR` has its bytes.
@@ -238,6 +246,8 @@ fn carry_out(cli: Cli, style: Style, out: &mut dyn Write, err: &mut dyn Write) -
             let input = Input::new(&mut lines);
             callbacks::run(command, config, input, style, out, err)
         }
+        Command::Audit(command) => audit::run(command, &config, style, out, err),
+        Command::Keygen(command) => keygen::run(&command, out, err),
         Command::Verify(args) => verify::run(args, &config, style, out, err),
         Command::Schema => schema::run(out),
         #[cfg(feature = "failpoints")]

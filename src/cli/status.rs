@@ -11,7 +11,7 @@ use serde_json::json;
 use super::style::{Style, printable};
 use super::{OK, PROBLEM, Target, client, complain, failed, print_json};
 use crate::admin::status::{
-    Bank, Breaker, Callback, Certificate, Confinement, Journal, ListenAddress, Phase, Status,
+    Audit, Bank, Breaker, Callback, Certificate, Confinement, Journal, ListenAddress, Phase, Status,
 };
 
 const DAY: u64 = 86_400;
@@ -91,6 +91,9 @@ impl Table<'_> {
         )?;
         if let Some(journal) = &status.journal {
             self.rows("journal", self.journal(journal).into_iter())?;
+        }
+        if let Some(audit) = &status.audit {
+            self.rows("audit log", self.audit(audit).into_iter())?;
         }
         let admin = [&status.admin.unix, &status.admin.tcp];
         self.rows("admin", admin.into_iter().flatten().map(|at| printable(at)))?;
@@ -229,6 +232,11 @@ impl Table<'_> {
         if let Some(why) = &journal.failed {
             lines.push(style.bad(&format!("failed: {}", printable(why))));
         }
+        if journal.doubted {
+            lines.push(style.bad(
+                "does not know what the audit log knows: guarded requests are refused until `priorgate operations reconcile`",
+            ));
+        }
         if journal.frozen {
             lines.push(style.warn("frozen: guarded requests are refused"));
         }
@@ -255,6 +263,25 @@ impl Table<'_> {
         }
         if let Some(why) = &confinement.restart_needed {
             lines.push(style.bad(&format!("restart needed: {}", printable(why))));
+        }
+        lines
+    }
+
+    /// The file, how far it is, and how far it is signed.
+    fn audit(&self, audit: &Audit) -> Vec<String> {
+        let style = self.style;
+        let signed = match (audit.signs, audit.signed) {
+            (false, _) => style.warn("not signed"),
+            (true, 0) => "nothing signed yet".to_owned(),
+            (true, seq) => format!("signed up to {seq}"),
+        };
+        let mut counts = format!("record {}, {signed}", audit.seq);
+        if audit.lost > 0 {
+            counts.push_str(&style.warn(&format!(", {} lost", audit.lost)));
+        }
+        let mut lines = vec![printable(&audit.file), counts];
+        if let Some(why) = &audit.failing {
+            lines.push(style.bad(&format!("not written: {}", printable(why))));
         }
         lines
     }

@@ -33,9 +33,8 @@ pub struct File {
     /// Notifications of banks: how they are verified, and where they go.
     #[serde(default)]
     pub callbacks: Vec<callback::Callback>,
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "refused where it stands")]
-    pub audit: Option<Later>,
+    /// The log of who used the identity for what.
+    pub audit: Option<Audit>,
 }
 
 /// A remote with its own identity, trust and routes.
@@ -345,6 +344,22 @@ pub struct Journal {
     /// Accepts a file system that forgets (tmpfs, overlay): demos and tests.
     #[serde(default)]
     pub allow_volatile: bool,
+}
+
+/// The log of who used the identity for what.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// The file that is written; older ones lie beside it.
+    pub file: FilePath,
+    /// PEM file with the private Ed25519 key that signs checkpoints; only the keyholder opens it.
+    pub key_file: Option<FilePath>,
+    /// PEM file with its public key.
+    pub public_key_file: Option<FilePath>,
+    /// A file that has grown to this is set aside for a new one.
+    pub rotate: Option<Size>,
+    /// How long a file is kept after its last record.
+    pub keep: Option<Span>,
 }
 
 /// How the process is confined.

@@ -43,6 +43,8 @@ pub struct Config {
     pub callbacks: Vec<callback::Callback>,
     /// Where operations and events are kept. Always there if a route is guarded or a callback is configured.
     pub journal: Option<Journal>,
+    /// The log of who used the identity for what.
+    pub audit: Option<Audit>,
     /// What the kernel is asked to take away from our processes.
     pub hardening: Hardening,
     /// The users and groups that were looked up for it.
@@ -58,6 +60,28 @@ pub enum Hardening {
     BestEffort,
     /// Nothing is asked.
     Disabled,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Audit {
+    /// The file that is written; older ones lie beside it.
+    pub file: PathBuf,
+    /// The key pair that signs checkpoints, if there is one.
+    pub key: Option<AuditKey>,
+    /// Bytes at which a file is set aside for a new one.
+    pub rotate: u64,
+    /// How long a file is kept after its last record.
+    pub keep: Duration,
+}
+
+/// The key pair of the audit log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AuditKey {
+    /// The private key: the keyholder's to open, nobody else's.
+    pub file: PathBuf,
+    /// The public key.
+    pub public_file: PathBuf,
 }
 
 /// Where operations are kept.

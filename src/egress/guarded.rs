@@ -20,8 +20,8 @@ use crate::net::respond::PassedOn;
 use crate::policy::headers::{self, IDEMPOTENCY_KEY, PRIORGATE_REPEAT};
 use crate::policy::operation::answer::Guard;
 use crate::policy::operation::{
-    self, Asked, Decision, Digest, Key, Known, Reference, Repeat, RepeatError, Rules, Situation,
-    State, Subject, decide, fingerprint,
+    self, Asked, Closed, Decision, Digest, Key, Known, Reference, Repeat, RepeatError, Rules,
+    Situation, State, Subject, decide, fingerprint,
 };
 use crate::policy::outcome::Outcome;
 use crate::policy::problem::{Code, Problem};
@@ -365,8 +365,15 @@ fn replay(operation: &Known, answer: Option<StoredAnswer>) -> PassedOn {
 
 fn unavailable(error: &JournalError) -> Refusal {
     let what = match error {
-        JournalError::Frozen => {
+        JournalError::Closed(Closed::Frozen) => {
             "guarded routes are frozen by an operator (`priorgate operations thaw` ends that)"
+        }
+        JournalError::Closed(Closed::Doubted) => {
+            "the journal does not know what the audit log knows (it is new, or a restored backup), so a refund might be done \
+             twice: `priorgate operations reconcile` takes what is missing from the audit log"
+        }
+        JournalError::Closed(Closed::AuditBehind) => {
+            "the audit log is not written (is its disk full?), and nothing more may wait for it"
         }
         JournalError::Full => "the journal's disk is full; it is tried again when there is space",
         JournalError::Busy => "too much waits for the journal's disk; try again",
@@ -400,8 +407,8 @@ fn slow_disk() -> Refusal {
 /// What a caller is told of a refusal, and what to do about it.
 fn refused(refusal: &operation::Refusal) -> Problem {
     let (code, known, detail) = match refusal {
-        operation::Refusal::Frozen => {
-            return unavailable(&JournalError::Frozen).problem;
+        operation::Refusal::Closed(closed) => {
+            return unavailable(&JournalError::Closed(*closed)).problem;
         }
         operation::Refusal::KeyReused(known) => (
             Code::IdempotencyKeyReused,

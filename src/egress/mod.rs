@@ -14,11 +14,13 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
+use crate::audit::Audit;
 use crate::bank::{Bank, Outbound};
 use crate::config::{Limits, Timeouts};
 use crate::journal::{self, Journal};
 use crate::net::accept::Accepted;
 use crate::net::body::{self, BodyError};
+use crate::net::clock::unix_millis;
 use crate::net::guard::{self, Handle};
 use crate::net::ids::RequestIds;
 use crate::net::presence::Presence;
@@ -32,7 +34,7 @@ use crate::policy::outcome::Outcome;
 use crate::policy::problem::{Code, Problem};
 use crate::policy::route::{self, Method, Route, Verdict as RouteVerdict};
 use guarded::Guarded;
-use record::{Counts, Record};
+use record::{Audited, Counts, Record};
 
 /// Everything about one bank that a reload replaces, as one piece.
 #[derive(Debug)]
@@ -79,6 +81,7 @@ pub struct Egress {
     counts: Counts,
     ids: Arc<RequestIds>,
     journal: Option<Journal>,
+    audited: Option<Audited>,
 }
 
 /// One caller's connection, judged once.
@@ -133,7 +136,18 @@ impl Egress {
             counts: Counts::default(),
             ids,
             journal,
+            audited: None,
         }
+    }
+
+    /// Requests go to the audit log as well.
+    #[must_use]
+    pub fn audited(mut self, audit: Option<&Audit>) -> Self {
+        self.audited = audit.map(|audit| Audited {
+            audit: audit.clone(),
+            bank: self.name.as_str().into(),
+        });
+        self
     }
 
     /// The generation that serves new requests.
@@ -225,6 +239,7 @@ impl Egress {
             started,
             id,
         )
+        .audited(self.audited.as_ref())
     }
 
     async fn answer(&self, caller: &Caller, request: Request<Incoming>, handle: &Handle) -> Reply {
@@ -264,7 +279,7 @@ impl Egress {
             && operation.state == State::Done
             && caller.is_there()
         {
-            journal.delivered(operation.id);
+            journal.delivered(operation.id, unix_millis());
         }
     }
 

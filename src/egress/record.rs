@@ -3,13 +3,16 @@
 //! A [`Record`] is begun with a request's head and finished with its answer; dropped unfinished (the connection's task
 //! was ended with the request still running) it writes `caller_gone` by itself.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
+use crate::audit::{Audit, Denied, Request};
+use crate::net::clock::unix_millis;
 use crate::policy::operation::Reference;
 use crate::policy::outcome::Outcome;
-use crate::policy::problem::{Fault, Problem};
+use crate::policy::problem::{Code, Fault, Problem};
 use crate::policy::route::Method;
 
 /// How many requests ended with each outcome.
@@ -36,11 +39,21 @@ impl Counts {
     }
 }
 
+/// The audit log, for the requests of one bank.
+#[derive(Clone, Debug)]
+pub struct Audited {
+    /// The log.
+    pub audit: Audit,
+    /// The bank's name.
+    pub bank: Arc<str>,
+}
+
 /// One request's record in the making.
 #[derive(Debug)]
 pub struct Record<'e> {
     bank: &'e str,
     counts: &'e Counts,
+    audited: Option<&'e Audited>,
     listener: String,
     uid: Option<u32>,
     started: Instant,
@@ -68,6 +81,7 @@ impl<'e> Record<'e> {
         Self {
             bank,
             counts,
+            audited: None,
             listener: listener.to_owned(),
             uid,
             started,
@@ -80,6 +94,13 @@ impl<'e> Record<'e> {
             outcome_if_dropped: Outcome::NotSent,
             written: false,
         }
+    }
+
+    /// The audit log gets it as well.
+    #[must_use]
+    pub fn audited(mut self, audited: Option<&'e Audited>) -> Self {
+        self.audited = audited;
+        self
     }
 
     /// The request's id.
@@ -143,7 +164,7 @@ impl<'e> Record<'e> {
     fn write(
         &mut self,
         status: u16,
-        code: &str,
+        code: &'static str,
         outcome: Outcome,
         bytes_out: usize,
         cause: &str,
@@ -184,6 +205,52 @@ impl<'e> Record<'e> {
             Some(Fault::Bank | Fault::Operator | Fault::Us) => line!(warn),
             Some(Fault::Caller) | None => line!(info),
         }
+        self.audit(status, code, outcome, bytes_out, milliseconds);
+    }
+
+    /// For the log's thread: what is here is moved, not copied, since nothing comes after.
+    fn audit(
+        &mut self,
+        status: u16,
+        code: &'static str,
+        outcome: Outcome,
+        bytes_out: usize,
+        ms: u64,
+    ) {
+        let Some(Audited { audit, bank }) = self.audited else {
+            return;
+        };
+        let listener = std::mem::take(&mut self.listener);
+        let unknown = [Code::CallerDenied, Code::TokenRequired];
+        if unknown.iter().any(|denied| denied.row().code == code) {
+            // As many as a stranger likes: one record a second.
+            audit.denied(Denied {
+                at: Arc::clone(bank),
+                callback: false,
+                listener,
+                uid: self.uid,
+                code,
+            });
+            return;
+        }
+        audit.request(Request {
+            at: unix_millis(),
+            bank: Arc::clone(bank),
+            listener,
+            uid: self.uid,
+            token: None,
+            // The answer needs it once more.
+            request_id: self.id.clone(),
+            method: self.method.map_or("", Method::as_str),
+            route: std::mem::take(&mut self.route),
+            status,
+            code,
+            outcome: outcome.as_str(),
+            operation: self.operation.map(|operation| operation.id),
+            bytes_in: self.bytes_in as u64,
+            bytes_out: bytes_out as u64,
+            ms,
+        });
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::status;
 use crate::admin::callbacks::{RejectedBody, RejectedFn};
 use crate::app::Shop;
+use crate::audit::Audit;
 use crate::callback::alarm::{Standing, Watch};
 use crate::callback::record::Counts;
 use crate::callback::rejected::Rejected;
@@ -241,6 +242,7 @@ pub(super) fn start(
     callback: &config::Callback,
     prepared: Prepared,
     journal: &Journal,
+    audit: Option<&Audit>,
     ids: &Arc<RequestIds>,
     drain: &watch::Receiver<bool>,
 ) -> io::Result<CallbackGate> {
@@ -263,6 +265,7 @@ pub(super) fn start(
         verifying: Arc::new(Semaphore::new(callback.verify_concurrency)),
         rejected: Arc::clone(&rejected),
         counts: Arc::clone(&counts),
+        audit: audit.cloned(),
         ids: Arc::clone(ids),
     });
     let mut listen = Vec::with_capacity(bound.len());

@@ -5,8 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::StartError;
 use super::tidy::{self, KeysInForce};
 use crate::admin::status;
+use crate::audit;
 use crate::config::Config;
-use crate::journal::{Dependency, Journal, OpenReport, Options, Prepared, Reader};
+use crate::journal::{
+    Compared, Dependency, Journal, OpenReport, Options, Outbox, Prepared, Reader, Testimony,
+};
 use crate::net::clock::unix_millis;
 use crate::policy::operation::subject::pointers_text;
 
@@ -99,11 +102,16 @@ pub(super) struct Ledger {
 pub(super) struct Facts {
     pub(super) journal: Journal,
     pub(super) volatile: Option<&'static str>,
+    /// What the audit log said of it.
+    pub(super) compared: Option<Compared>,
 }
 
 /// Opens the journal that the configuration names. Before any listener: a second gate on the same journal must not take
 /// the first one's sockets away.
-pub(super) fn open(config: &Config) -> Result<Option<Ledger>, StartError> {
+pub(super) fn open(
+    config: &Config,
+    audit: Option<&audit::Prepared>,
+) -> Result<Option<Ledger>, StartError> {
     let Some(journal) = &config.journal else {
         return Ok(None);
     };
@@ -125,7 +133,15 @@ pub(super) fn open(config: &Config) -> Result<Option<Ledger>, StartError> {
             .max(defaults.queue),
         ..defaults
     };
-    let (prepared, report) = Journal::open(&journal.path, options, unix_millis())?;
+    let witness = |journal| match audit {
+        Some(log) => log.testimony(journal),
+        None => Ok(Testimony::default()),
+    };
+    let outbox = match audit {
+        Some(_) => Outbox::On(&witness),
+        None => Outbox::Off,
+    };
+    let (prepared, report) = Journal::open_beside(&journal.path, options, outbox, unix_millis())?;
     fits(config, &report.dependencies, &report.sources)?;
     Ok(Some(Ledger { prepared, report }))
 }
@@ -161,10 +177,21 @@ impl Ledger {
         if !report.ballast {
             tracing::error!(journal = %path, "the journal's disk has no space: new operations are refused until it has");
         }
+        if report
+            .compared
+            .is_some_and(|compared| compared.doubt.is_some())
+        {
+            tracing::error!(
+                journal = %path,
+                "the journal does not know what the audit log knows: it is new, or a restored backup. Guarded requests are \
+                 refused until `priorgate operations reconcile`"
+            );
+        }
         tokio::spawn(tidy::run(journal.clone(), keys));
         Ok(Facts {
             journal,
             volatile: report.volatile,
+            compared: report.compared,
         })
     }
 }
@@ -183,6 +210,11 @@ impl Facts {
         fits(config, &dependencies, &sources).map_err(|misfit| misfit.to_string())
     }
 
+    /// What owes the audit log its records.
+    pub(super) fn owing(&self) -> Option<(Journal, Compared)> {
+        Some((self.journal.clone(), self.compared?))
+    }
+
     /// For the status document.
     pub(super) fn status(&self) -> status::Journal {
         let counts = self.journal.counts();
@@ -190,6 +222,7 @@ impl Facts {
             file: self.journal.path().display().to_string(),
             failed: self.journal.failed().borrow().clone(),
             frozen: counts.frozen.load(Relaxed),
+            doubted: counts.doubted.load(Relaxed),
             full: counts.full.load(Relaxed),
             open: counts.open.load(Relaxed),
             unknown: counts.unknown.load(Relaxed),
@@ -211,6 +244,13 @@ impl Facts {
         if counts.frozen.load(Relaxed) {
             found.push(
                 "guarded routes are frozen; `priorgate operations thaw` ends that".to_owned(),
+            );
+        }
+        if counts.doubted.load(Relaxed) {
+            found.push(
+                "the journal does not know what the audit log knows (it is new, or a restored backup): guarded requests are \
+                 refused; `priorgate operations reconcile` ends that"
+                    .to_owned(),
             );
         }
         if counts.full.load(Relaxed) {

@@ -205,6 +205,9 @@ fn needs_restart(old: &Config, new: &Config) -> Option<String> {
     if old.journal != new.journal {
         return Some("journal has changed".to_owned());
     }
+    if old.audit != new.audit {
+        return Some("audit has changed".to_owned());
+    }
     if old.threads != new.threads {
         return Some("threads has changed".to_owned());
     }

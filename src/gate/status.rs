@@ -15,6 +15,7 @@ use crate::admin::status::{
     AdminListeners, Bank, Breaker, Certificate, Confinement, LastReload, ListenAddress, Phase,
     Pool, Requests, Status, Timestamp, Transport,
 };
+use crate::audit::Audit;
 use crate::config::{self, Hardening, Listen, TcpAccess};
 use crate::egress::Egress;
 use crate::harden::Confined;
@@ -64,6 +65,9 @@ pub struct View {
     life: Arc<Life>,
     ledger: Option<Facts>,
     callbacks: Vec<CallbackGate>,
+    audit: Option<Audit>,
+    /// A key is configured for the audit log.
+    audit_key: bool,
 }
 
 impl Life {
@@ -182,6 +186,12 @@ impl View {
             life: Arc::clone(&gate.life),
             ledger: gate.ledger.clone(),
             callbacks: gate.callbacks.clone(),
+            audit: gate.audit.clone(),
+            audit_key: gate
+                .config
+                .audit
+                .as_ref()
+                .is_some_and(|audit| audit.key.is_some()),
         }
     }
 
@@ -196,6 +206,11 @@ impl View {
                 .filter_map(|bank| expiry_warning(&bank.gate.egress)),
         );
         warnings.extend(self.ledger.iter().flat_map(Facts::warnings));
+        warnings.extend(
+            self.audit
+                .iter()
+                .flat_map(|audit| audit_warnings(audit, self.audit_key)),
+        );
         warnings.extend(self.callbacks.iter().flat_map(stuck));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -209,6 +224,7 @@ impl View {
             banks: self.banks.iter().map(BankView::status).collect(),
             callbacks: self.callbacks.iter().map(callback).collect(),
             journal: self.ledger.as_ref().map(Facts::status),
+            audit: self.audit.as_ref().map(audit_status),
             admin: self.admin.clone(),
             log_dropped: (self.life.log_dropped)(),
         }
@@ -260,6 +276,37 @@ impl BankView {
             },
         }
     }
+}
+
+fn audit_status(audit: &Audit) -> status::Audit {
+    use std::sync::atomic::Ordering::Relaxed;
+    let counts = audit.counts();
+    status::Audit {
+        file: audit.path().display().to_string(),
+        failing: audit.failing(),
+        seq: counts.seq.load(Relaxed),
+        signs: audit.signs(),
+        signed: counts.signed.load(Relaxed),
+        lost: counts.lost.load(Relaxed),
+        journal_row: counts.row.load(Relaxed),
+    }
+}
+
+fn audit_warnings(audit: &Audit, key: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(error) = audit.failing() {
+        found.push(format!("the audit log is not written: {error}"));
+    }
+    match (key, audit.signs()) {
+        (_, true) => {}
+        (false, false) => found.push(
+            "the audit log is not signed (no audit.key_file): whoever can write the file can rewrite it".to_owned(),
+        ),
+        (true, false) => found.push(
+            "audit.key_file is configured, and nobody signs with it in this process".to_owned(),
+        ),
+    }
+    found
 }
 
 fn callback(callback: &CallbackGate) -> status::Callback {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
-use crate::policy::operation::State;
+use crate::policy::operation::{Closed, State};
 
 /// Why the journal was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,17 @@ pub enum OpenError {
         "journal {0} is held open by another program (a shell, a backup?): close it and start again"
     )]
     Held(PathBuf),
+    /// The audit log, which says whether the journal is the one that it should be.
+    #[error(
+        "the audit log cannot be read, and only it knows whether journal {path} is an old copy"
+    )]
+    Audit {
+        /// The journal.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// SQLite failed.
     #[error("journal {path}: {what}")]
     Sqlite {
@@ -115,9 +126,13 @@ pub enum JournalError {
     /// An I/O error closed the journal for this process.
     #[error("the journal was closed after an I/O error; the gate ends and starts anew")]
     Failed,
-    /// Guarded routes are frozen.
-    #[error("guarded routes are frozen")]
-    Frozen,
+    /// No guarded request may run now.
+    #[error("{}", match .0 {
+        Closed::AuditBehind => "too much waits for the audit log",
+        Closed::Doubted => "the journal does not know what the audit log knows",
+        Closed::Frozen => "guarded routes are frozen",
+    })]
+    Closed(Closed),
     /// The disk has no space for a new operation.
     #[error("the journal's disk is full")]
     Full,

@@ -5,7 +5,7 @@
 //! `pause:<ms>`, `pause-file:<path>` (until that file exists, or half a minute).
 
 /// The works whose commits are places.
-pub const WORKS: [&str; 10] = [
+pub const WORKS: [&str; 11] = [
     "reserve",
     "sent",
     "finish",
@@ -16,6 +16,7 @@ pub const WORKS: [&str; 10] = [
     "accept",
     "claim",
     "settle",
+    "recorded",
 ];
 
 #[cfg(not(feature = "failpoints"))]

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::error::JournalError;
 use super::operations::{is_frozen, row_of, set_delivered, step, store};
-use super::{Person, StoredAnswer};
+use super::{Person, StoredAnswer, outbox};
 use crate::policy::operation::{Event, OperationId, Resolution, Standing, State, UnixMillis};
 
 /// A person's word on an `unknown` operation.
@@ -61,16 +61,17 @@ fn by_hand(
     let Some(row) = row_of(connection, id)? else {
         return Ok(Err(JournalError::NotFound));
     };
-    let result = step(connection, row, None, event, |found, next| {
+    let result = step(connection, row, None, event, now, |found, next| {
         change(found.row, next)
     })?;
     if result.is_ok() {
         note(connection, Some(row), what, person, now)?;
+        outbox::command(connection, what, &id.to_string(), person, now)?;
     }
     Ok(result)
 }
 
-fn note(
+pub(super) fn note(
     connection: &Connection,
     row: Option<i64>,
     what: &str,
@@ -112,12 +113,8 @@ pub(super) fn freeze(
     } else {
         connection.execute("DELETE FROM setting WHERE name = 'frozen'", [])?;
     }
-    note(
-        connection,
-        None,
-        if frozen { "frozen" } else { "thawed" },
-        person,
-        now,
-    )?;
+    let what = if frozen { "frozen" } else { "thawed" };
+    note(connection, None, what, person, now)?;
+    outbox::command(connection, what, "", person, now)?;
     Ok(true)
 }

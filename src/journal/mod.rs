@@ -12,11 +12,14 @@ mod hand;
 pub mod inbox;
 mod open;
 mod operations;
+mod outbox;
 mod place;
 pub mod read;
+mod reconcile;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod witness;
 mod writer;
 
 use std::fmt;
@@ -43,7 +46,10 @@ use writer::{Class, Job, Message, Writer};
 pub use attempt::{Attempt, Finish, Reserved};
 pub use error::{JournalError, OpenError};
 pub use open::{OpenReport, Options};
+pub use outbox::Owed;
 pub use read::{Backlog, EventFilter, Reader};
+pub use reconcile::{Reconciled, Remembered};
+pub use witness::{Compared, Doubt, Outbox, Testimony, Witness};
 
 /// How long keys, fingerprints, outcomes and answers are kept after an operation has ended: three years, the longest in
 /// which a payment is disputed.
@@ -132,6 +138,8 @@ pub struct Counts {
     pub undelivered: AtomicU64,
     /// Guarded routes are frozen.
     pub frozen: AtomicBool,
+    /// The journal does not know what the audit log knows.
+    pub doubted: AtomicBool,
     /// New operations are refused until the disk has space.
     pub full: AtomicBool,
     /// Transactions committed by this process.
@@ -254,9 +262,22 @@ impl Journal {
         options: Options,
         now: UnixMillis,
     ) -> Result<(Prepared, OpenReport), OpenError> {
+        Self::open_beside(path, options, Outbox::AsItIs, now)
+    }
+
+    /// The same, beside an audit log or without one.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the next step.
+    pub fn open_beside(
+        path: &Path,
+        options: Options,
+        outbox: Outbox<'_>,
+        now: UnixMillis,
+    ) -> Result<(Prepared, OpenReport), OpenError> {
         // std seeds each RandomState from the system.
         let process = format!("{:016x}", RandomState::new().build_hasher().finish());
-        let opened = open::open(path, options, &process, now)?;
+        let opened = open::open(path, options, outbox, &process, now)?;
         let report = opened.report.clone();
         Ok((
             Prepared {
@@ -392,8 +413,8 @@ impl Journal {
 
     /// Notes that the answer of a `done` operation was handed to a caller: its subject is free. Written with whatever the
     /// journal does next, before anything that is asked after this call.
-    pub fn delivered(&self, id: OperationId) {
-        push(&self.0.afterthoughts, Afterthought::Delivered(id));
+    pub fn delivered(&self, id: OperationId, now: UnixMillis) {
+        push(&self.0.afterthoughts, Afterthought::Delivered(id, now));
     }
 
     /// Ends an `unknown` operation by a person's word.
@@ -459,7 +480,7 @@ impl Journal {
         let before = now.before(KEEP_OPERATIONS);
         let (forgotten, _) = self
             .call("purge", Class::Starts, 64, None, move |connection| {
-                operations::purge(connection, before, PURGE_AT_ONCE)
+                operations::purge(connection, before, PURGE_AT_ONCE, now)
             })
             .await?;
         Ok(forgotten)
@@ -487,6 +508,10 @@ impl Journal {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    fn process(&self) -> &str {
+        &self.0.process
     }
 
     /// Writes what waits and ends the thread. Blocks; for the end of the process.

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::Dependency;
 use super::ballast::Ballast;
 use super::error::{Fault, OpenError, fault};
 use super::operations::{self, Restarted};
+use super::outbox as owed;
 use super::place::{self, Lock};
 use super::schema::{self, Found};
+use super::witness::{self, Compared, Outbox};
 use crate::policy::operation::UnixMillis;
 use crate::policy::schedule::AFTER_TIMEOUT;
 
@@ -67,6 +69,8 @@ pub struct OpenReport {
     pub ballast: bool,
     /// Callbacks whose events are still to be delivered or judged, and how many.
     pub sources: Vec<(String, u64)>,
+    /// What the audit log says of it, where one is kept.
+    pub compared: Option<Compared>,
 }
 
 /// An open journal without its thread.
@@ -81,6 +85,7 @@ pub(super) struct Opened {
 pub(super) fn open(
     path: &Path,
     options: Options,
+    outbox: Outbox<'_>,
     process: &str,
     now: UnixMillis,
 ) -> Result<Opened, OpenError> {
@@ -92,11 +97,12 @@ pub(super) fn open(
     let lock = place::lock(path)?;
     let ballast_path = place::beside(path, ".ballast");
     let after_timeout = options.after_timeout;
-    let (mut connection, created, restarted) = match ready(path, process, now, after_timeout) {
+    let open = || ready(path, outbox, process, now, after_timeout);
+    let (mut connection, created, restarted, compared) = match open() {
         // A disk that filled up while we were away: the ballast is there for that.
         Err(OpenError::Sqlite { source, .. }) if source.is_full() && ballast_path.exists() => {
             let _ = std::fs::remove_file(&ballast_path);
-            ready(path, process, now, after_timeout)?
+            open()?
         }
         ready => ready?,
     };
@@ -127,6 +133,7 @@ pub(super) fn open(
         ballast: ballast.is_held(),
         sources: super::inbox::store::open_sources(&connection)
             .map_err(sqlite(path, "cannot read what is to be delivered"))?,
+        compared,
     };
     Ok(Opened {
         connection,
@@ -139,10 +146,11 @@ pub(super) fn open(
 
 fn ready(
     path: &Path,
+    outbox: Outbox<'_>,
     process: &str,
     now: UnixMillis,
     after_timeout: Duration,
-) -> Result<(Connection, bool, Restarted), OpenError> {
+) -> Result<(Connection, bool, Restarted, Option<Compared>), OpenError> {
     // SQLite makes its files with the umask's mode; ours is made first, by us, for the owner alone. The WAL and its index
     // inherit that.
     let created = match std::fs::OpenOptions::new()
@@ -196,9 +204,41 @@ fn ready(
     if !checkpoint(&connection, "TRUNCATE").map_err(sqlite(path, "cannot empty its WAL"))? {
         return Err(OpenError::Held(path.to_owned()));
     }
+    // Before anything is written that the audit log is owed: its numbers depend on what the log has.
+    let compared = compare(path, &mut connection, outbox)?;
     let restarted = operations::restart(&mut connection, process, now, after_timeout)
         .map_err(sqlite(path, "cannot close what the last process left open"))?;
-    Ok((connection, created, restarted))
+    Ok((connection, created, restarted, compared))
+}
+
+fn compare(
+    path: &Path,
+    connection: &mut Connection,
+    outbox: Outbox<'_>,
+) -> Result<Option<Compared>, OpenError> {
+    let failed = "cannot compare it with the audit log";
+    let witness = match outbox {
+        Outbox::AsItIs => return Ok(None),
+        Outbox::Off => {
+            owed::enable(connection, false).map_err(sqlite(path, failed))?;
+            return Ok(None);
+        }
+        Outbox::On(witness) => witness,
+    };
+    let journal = witness::identity(connection).map_err(sqlite(path, failed))?;
+    let testimony = witness(journal).map_err(|source| OpenError::Audit {
+        path: path.to_owned(),
+        source,
+    })?;
+    let compared = || {
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        owed::enable(&tx, true)?;
+        let compared = witness::compare(&tx, journal, testimony)?;
+        tx.commit()?;
+        Ok(compared)
+    };
+    let mut compared = compared;
+    compared().map(Some).map_err(sqlite(path, failed))
 }
 
 fn settings(path: &Path, connection: &Connection) -> Result<(), OpenError> {

@@ -6,11 +6,11 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, named_pa
 
 use super::codec::{answer, header_lines};
 use super::error::JournalError;
-use super::{Dependency, Request, StoredAnswer, inbox};
+use super::{Dependency, Request, StoredAnswer, inbox, outbox, reconcile, witness};
 use crate::policy::operation::decide::DUPLICATE_WITHIN;
 use crate::policy::operation::{
-    Asked, Decision, Digest, Event, Known, OperationId, Situation, Standing, State, UnixMillis,
-    decide,
+    Asked, Closed, Decision, Digest, Event, Known, OperationId, Situation, Standing, State,
+    UnixMillis, decide,
 };
 
 /// What is written without anybody waiting for it: with the next batch, or within a second.
@@ -19,7 +19,7 @@ pub(super) enum Afterthought {
     /// An attempt ended: its task was dropped, or the disk was full when it wanted to say so.
     Settle(Ending),
     /// An answer was handed to a caller.
-    Delivered(OperationId),
+    Delivered(OperationId, UnixMillis),
 }
 
 impl Afterthought {
@@ -31,7 +31,7 @@ impl Afterthought {
                 answer: None,
                 ..ending
             })),
-            Self::Settle(_) | Self::Delivered(_) => None,
+            Self::Settle(_) | Self::Delivered(..) => None,
         }
     }
 }
@@ -72,6 +72,7 @@ pub(super) struct Holding {
     pub(super) unknown: u64,
     pub(super) undelivered: u64,
     pub(super) frozen: bool,
+    pub(super) doubted: bool,
 }
 
 const KNOWN: &str = "row, id, state, listening, delivered, fingerprint, attempt";
@@ -135,7 +136,7 @@ pub(super) fn reserve(
         )
         .optional()?;
     let situation = Situation {
-        frozen: is_frozen(connection)?,
+        closed: closed(connection)?,
         own: own.as_ref().map(|own| own.known),
         holder: holder.map(|holder| holder.known),
         twin: twin.map(|twin| twin.known),
@@ -228,6 +229,7 @@ fn take(
             (own.row, attempt, own.known.id)
         }
     };
+    outbox::operation(connection, row, now)?;
     Ok(Reserved::Run { row, attempt, id })
 }
 
@@ -240,13 +242,14 @@ pub(super) fn mark_sent(
 ) -> rusqlite::Result<Result<(), JournalError>> {
     // Frozen while it connected: nothing is sent any more.
     if is_frozen(connection)? {
-        return Ok(Err(JournalError::Frozen));
+        return Ok(Err(JournalError::Closed(Closed::Frozen)));
     }
     step(
         connection,
         row,
         Some(attempt),
         Event::Sent,
+        now,
         |found, next| {
             connection
                 .prepare_cached(
@@ -269,6 +272,7 @@ pub(super) fn finish(
         row,
         Some(ending.attempt),
         ending.event,
+        ending.at,
         |_, next| {
             store(
                 connection,
@@ -332,13 +336,18 @@ pub(super) fn afterwards(
     match afterthought {
         // A step that does not exist any more was taken by somebody else: a person, or the attempt itself.
         Afterthought::Settle(ending) => finish(connection, ending).map(drop),
-        Afterthought::Delivered(id) => {
+        Afterthought::Delivered(id, at) => {
             let Some(row) = row_of(connection, *id)? else {
                 return Ok(());
             };
-            step(connection, row, None, Event::Delivered, |found, next| {
-                set_delivered(connection, found.row, next)
-            })
+            step(
+                connection,
+                row,
+                None,
+                Event::Delivered,
+                *at,
+                |found, next| set_delivered(connection, found.row, next),
+            )
             .map(drop)
         }
     }
@@ -352,6 +361,18 @@ pub(super) fn set_delivered(
     connection
         .prepare_cached("UPDATE operation SET delivered = ?1, holds = ?2 WHERE row = ?3")?
         .execute((next.delivered, next.holds(), row))
+}
+
+/// Why no guarded request may run now. What the journal may not know of comes before what somebody did.
+fn closed(connection: &Connection) -> rusqlite::Result<Option<Closed>> {
+    if witness::is_doubted(connection)? {
+        return Ok(Some(Closed::Doubted));
+    }
+    if is_frozen(connection)? {
+        return Ok(Some(Closed::Frozen));
+    }
+    let behind = outbox::is_enabled(connection)? && outbox::is_full(connection)?;
+    Ok(behind.then_some(Closed::AuditBehind))
 }
 
 pub(super) fn is_frozen(connection: &Connection) -> rusqlite::Result<bool> {
@@ -391,6 +412,7 @@ pub(super) fn restart(
                  ended_at = coalesce(ended_at, ?4) WHERE row = ?5",
                 (next.state, next.listening, next.holds(), now.0, operation.row),
             )?;
+            outbox::operation(&tx, operation.row, now)?;
         }
     }
     inbox::store::restart(&tx, now, after_timeout)?;
@@ -401,6 +423,7 @@ pub(super) fn restart(
 pub(super) fn holding(connection: &Connection) -> rusqlite::Result<Holding> {
     let mut holding = Holding {
         frozen: is_frozen(connection)?,
+        doubted: witness::is_doubted(connection)?,
         ..Holding::default()
     };
     let mut statement = connection
@@ -441,13 +464,16 @@ pub(super) fn purge(
     connection: &Connection,
     before: UnixMillis,
     limit: u32,
+    now: UnixMillis,
 ) -> rusqlite::Result<usize> {
-    connection
+    let forgotten = connection
         .prepare_cached(
             "DELETE FROM operation WHERE row IN
              (SELECT row FROM operation WHERE holds = 0 AND ended_at < ?1 ORDER BY ended_at LIMIT ?2)",
         )?
-        .execute((before.0, limit))
+        .execute((before.0, limit))?;
+    outbox::forgotten(connection, forgotten, now)?;
+    Ok(forgotten)
 }
 
 /// Loads, asks the policy, and lets `change` write; nothing is written for a step that does not exist.
@@ -456,6 +482,7 @@ pub(super) fn step(
     row: i64,
     attempt: Option<i64>,
     event: Event,
+    at: UnixMillis,
     change: impl FnOnce(&Found, Standing) -> rusqlite::Result<usize>,
 ) -> rusqlite::Result<Result<State, JournalError>> {
     let found = connection
@@ -476,6 +503,13 @@ pub(super) fn step(
         }));
     };
     change(&found, next)?;
+    // An answer that is replayed is delivered again, which changes nothing.
+    if next != standing {
+        outbox::operation(connection, row, at)?;
+    }
+    if standing.holds() && !next.holds() {
+        reconcile::next_holder(connection, row)?;
+    }
     Ok(Ok(next.state))
 }
 

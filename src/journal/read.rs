@@ -203,6 +203,10 @@ impl Reader {
         place::is_locked(&self.path)
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Whether guarded routes are frozen.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 pub(super) const APPLICATION_ID: i32 = 0x7072_6774;
 
 /// One script a version, applied in order. A released script never changes.
-const MIGRATIONS: [&str; 1] = [VERSION_1];
+const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
 
 /// States are words and flags are 0 or 1, as `policy/operation` decides them. `holds` repeats what follows from them, so
 /// that "one operation at a time for one subject" is a constraint of the database and not a hope of the code.
@@ -123,6 +123,11 @@ CREATE TABLE outbox (
     at INTEGER NOT NULL,
     record TEXT NOT NULL
 ) STRICT;
+";
+
+/// Operations that were taken from the audit log and wait in line for their subject (`reconcile`): mostly none.
+const VERSION_2: &str = "
+CREATE INDEX operation_in_line ON operation (bank, subject_hash) WHERE state = 'unknown' AND holds = 0;
 ";
 
 /// The version that this program writes.

@@ -9,8 +9,9 @@ use tempfile::TempDir;
 
 use super::read::{Depth, Filter};
 use super::*;
-use crate::policy::operation::{Ending as AnswerEnding, Refusal, Standing};
+use crate::policy::operation::{Closed, Ending as AnswerEnding, Refusal, Standing};
 
+mod audited;
 mod files;
 mod others;
 
@@ -164,7 +165,7 @@ async fn an_undelivered_answer_holds_its_subject_until_it_is_delivered() {
         refused(&journal, request(2, 2, Some(1))).await,
         Refusal::SubjectBusy(known) if known.id == attempt.id()
     ));
-    journal.delivered(attempt.id());
+    journal.delivered(attempt.id(), NOW);
     // The same request under another key is a duplicate; another one runs.
     assert!(matches!(
         refused(&journal, request(3, 1, Some(1))).await,
@@ -359,11 +360,11 @@ async fn a_frozen_journal_takes_nothing_and_lets_nothing_be_sent() {
     ));
     assert_eq!(
         refused(&journal, request(2, 2, None)).await,
-        Refusal::Frozen
+        Refusal::Closed(Closed::Frozen)
     );
     assert_eq!(
         journal.mark_sent(&mut attempt, NOW).await,
-        Err(JournalError::Frozen)
+        Err(JournalError::Closed(Closed::Frozen))
     );
     journal.close();
     drop((attempt, journal));
@@ -371,7 +372,7 @@ async fn a_frozen_journal_takes_nothing_and_lets_nothing_be_sent() {
     assert!(Reader::open(&place.path).unwrap().is_frozen().unwrap());
     assert_eq!(
         refused(&journal, request(2, 2, None)).await,
-        Refusal::Frozen
+        Refusal::Closed(Closed::Frozen)
     );
     assert_eq!(journal.freeze(false, person(), NOW).await, Ok(true));
     drop(run(&journal, request(2, 2, None)).await);
@@ -428,7 +429,7 @@ async fn lists_are_filtered_newest_first_and_keep_subjects_from_readers() {
         if key % 2 == 0 {
             journal.mark_sent(&mut attempt, NOW).await.unwrap();
             journal.finish(&mut attempt, done("{}"), NOW).await.unwrap();
-            journal.delivered(attempt.id());
+            journal.delivered(attempt.id(), NOW);
         }
     }
     journal.freeze(true, person(), NOW).await.unwrap();
@@ -522,7 +523,7 @@ async fn what_is_over_is_forgotten_in_time_and_what_is_open_never() {
             journal.finish(&mut attempt, finish, NOW).await.unwrap();
         }
         if delivered {
-            journal.delivered(attempt.id());
+            journal.delivered(attempt.id(), NOW);
         }
         kept.push(attempt);
     }

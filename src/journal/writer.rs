@@ -467,5 +467,6 @@ impl Counts {
             cell.store(value, Ordering::Relaxed);
         }
         self.frozen.store(holding.frozen, Ordering::Relaxed);
+        self.doubted.store(holding.doubted, Ordering::Relaxed);
     }
 }

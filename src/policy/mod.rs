@@ -3,6 +3,7 @@
 //! Everything here can be tested with a table and fuzzed without a runtime. Nothing here may import another layer.
 
 pub mod caller;
+pub mod chain;
 pub mod event;
 pub mod head;
 pub mod headers;

@@ -135,8 +135,11 @@ fn the_schema_is_json_and_knows_the_keys() {
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(schema.pointer("/properties/banks").is_some());
     assert!(schema.pointer("/$defs/Route/properties/path").is_some());
+    assert!(schema.pointer("/properties/audit").is_some());
     assert!(
-        schema.pointer("/properties/audit").is_none(),
+        schema
+            .pointer("/$defs/Identity/properties/sign_rate")
+            .is_none(),
         "a key that is refused"
     );
     assert!(schema.to_string().contains("best-effort"));

@@ -2,6 +2,19 @@
 
 // `cfg(test)` tells clippy that these are tests, helpers included.
 #[cfg(test)]
+mod audit;
+#[cfg(feature = "sandbox")]
+#[cfg(test)]
+mod audit_callbacks;
+#[cfg(test)]
+mod audit_crash;
+#[cfg(test)]
+mod audit_disk;
+#[cfg(test)]
+mod audit_restore;
+#[cfg(test)]
+mod audit_verify;
+#[cfg(test)]
 mod bank_connections;
 #[cfg(test)]
 mod callback_backlog;

@@ -120,7 +120,7 @@ impl Stage {
                 .unwrap();
         }
         if matches!(came, Came::Delivered) {
-            self.journal.delivered(id);
+            self.journal.delivered(id, NOW);
             // Written with whatever comes next.
             self.journal.purge(NOW).await.unwrap();
         }

@@ -11,7 +11,7 @@ use super::{Found, Freeze, Release, Resolve, offline, show};
 use crate::admin::commands::Request;
 use crate::admin::operations::{self as asked, BODY_MAX};
 use crate::cli::by_hand::{self, Input, Question, change};
-use crate::cli::client::ClientError;
+use crate::cli::client::{ClientError, DEADLINE, ask_within};
 use crate::cli::journal_file::ask;
 use crate::cli::style::Style;
 use crate::cli::{Failure, OK, PROBLEM, Target, USAGE, complain, failed, print_json};
@@ -139,6 +139,46 @@ pub(super) fn freeze(
     } else {
         let unchanged = result.get("changed") == Some(&Value::Bool(false));
         let _ = writeln!(out, "{}", if unchanged { old } else { new });
+    }
+    OK
+}
+
+/// The gate reads the whole log, which takes its time.
+pub(super) fn reconcile(
+    args: Freeze,
+    config: PathBuf,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let target = args.target.with(config);
+    let request = Request::Reconcile(asked::Freeze {
+        reason: args.reason,
+    });
+    let within = asked::RECONCILE_DEADLINE.saturating_add(DEADLINE);
+    let result = target
+        .socket()
+        .and_then(|socket| Ok(ask_within(&socket, &json!(request), within)?));
+    let result = match result {
+        Ok(result) => result,
+        Err(failure) => return failed(failure, target.json, out, err),
+    };
+    if target.json {
+        print_json(out, &result);
+        return OK;
+    }
+    let number = |name: &str| result.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let (added, changed) = (number("added"), number("changed"));
+    let _ = writeln!(
+        out,
+        "reconciled: {added} operations that the journal did not have and {changed} that it had otherwise may be at the bank \
+         ({} of them were not done, says the log further on). Guarded requests run again, except for these: see \
+         `priorgate operations list --open`",
+        number("not_done")
+    );
+    let faulty = number("faulty_lines");
+    if faulty > 0 {
+        let message = format!("{faulty} lines of the log are faulty: see `priorgate audit verify`");
+        complain(err, &message);
     }
     OK
 }

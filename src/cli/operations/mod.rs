@@ -48,6 +48,11 @@ pub(super) enum Command {
     Freeze(Freeze),
     /// Take guarded requests again
     Thaw(Freeze),
+    /// Take from the audit log what a new or restored journal does not know
+    ///
+    /// Every operation of the log that the bank may have, and the journal has not, becomes `unknown`:
+    /// ask the bank about each, then `resolve` it. Until this is done guarded requests are refused.
+    Reconcile(Freeze),
 }
 
 #[derive(Args, Debug)]
@@ -173,6 +178,7 @@ pub(super) fn run(
         Command::Release(args) => change::release(args, config, input, out, err),
         Command::Freeze(args) => change::freeze(true, args, config, out, err),
         Command::Thaw(args) => change::freeze(false, args, config, out, err),
+        Command::Reconcile(args) => change::reconcile(args, config, out, err),
     }
 }
 

@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use crate::admin::books::login_of;
+use crate::audit;
 use crate::cli::client;
-use crate::journal::{Journal, Options, Person};
+use crate::journal::{Journal, Options, Outbox, Person, Testimony};
 use crate::net::clock::unix_millis;
 use crate::net::exchange::chain;
 
@@ -21,8 +22,18 @@ pub(super) fn freeze(config: &Path, frozen: bool, reason: &str) -> Result<bool, 
     let told = |error: &dyn std::fmt::Display| {
         format!("{error} (run this as the user that runs the gate)")
     };
-    let (prepared, _) =
-        Journal::open(&path, options, unix_millis()).map_err(|error| told(&chain(&error)))?;
+    // A restored journal must not give away numbers that the audit log has for other records.
+    let log = client::audit_of(config);
+    let witness = |journal| match &log {
+        Some(log) => audit::testimony(&log.file, journal),
+        None => Ok(Testimony::default()),
+    };
+    let outbox = match &log {
+        Some(_) => Outbox::On(&witness),
+        None => Outbox::AsItIs,
+    };
+    let (prepared, _) = Journal::open_beside(&path, options, outbox, unix_millis())
+        .map_err(|error| told(&chain(&error)))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .map_err(|error| error.to_string())?;

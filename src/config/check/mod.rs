@@ -3,6 +3,7 @@
 //! A mistake inside a value is found while the YAML is read, and reading ends there. Everything else is collected, so
 //! that one run tells all of it.
 
+mod audit;
 mod bank;
 mod bounds;
 mod callback;
@@ -167,6 +168,7 @@ impl Checker {
             allow_volatile: journal.allow_volatile,
         });
         self.journal(&banks, journal.as_ref());
+        let audit = raw.audit.map(|audit| self.audit(audit, journal.as_ref()));
         let callbacks = self.callbacks(raw.callbacks, journal.is_some());
         let admin = self.admin(raw.admin.unwrap_or_default());
         let log = raw.log.unwrap_or_default();
@@ -203,6 +205,7 @@ impl Checker {
                 Some(file::Hardening::Disabled) => Hardening::Disabled,
             },
             names: std::mem::take(&mut self.names),
+            audit,
         }
     }
 

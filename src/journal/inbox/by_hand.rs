@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::EventId;
 use super::turn::{self, Session};
 use crate::journal::error::JournalError;
-use crate::journal::{Person, UnixMillis};
+use crate::journal::{Person, UnixMillis, outbox};
 
 pub(super) fn retry(
     connection: &Connection,
@@ -63,7 +63,7 @@ fn by_hand(
     connection: &Connection,
     id: EventId,
     change: &str,
-    what: &str,
+    what: &'static str,
     person: &Person,
     now: UnixMillis,
 ) -> rusqlite::Result<Result<(), JournalError>> {
@@ -94,5 +94,7 @@ fn by_hand(
             person.login_uid,
             &person.reason,
         ))?;
+    outbox::callback(connection, id.0, what, now)?;
+    outbox::command(connection, what, &format!("callback {}", id.0), person, now)?;
     Ok(Ok(()))
 }

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::turn::{self, Session};
-use crate::journal::UnixMillis;
+use crate::journal::{UnixMillis, outbox};
 use crate::policy::status::{self, Before, Mark, Policy, Status, Transition};
 
 /// Which earlier events count. Word for word the condition of a partial index, which is named: without statistics SQLite
@@ -64,12 +64,17 @@ pub(super) fn supersede(
             continue;
         }
         // The status is a literal for the sake of the partial index, as in DUE.
-        connection
+        let gone = connection
             .prepare_cached(&format!(
                 "UPDATE callback INDEXED BY callback_pending SET state = 'superseded', ended_at = ?1
-                 WHERE source = ?2 AND session = ?3 AND status = '{queued}' AND state IN ('waiting', 'head') AND row <> ?4"
+                 WHERE source = ?2 AND session = ?3 AND status = '{queued}' AND state IN ('waiting', 'head') AND row <> ?4
+                 RETURNING row"
             ))?
-            .execute((now.0, source, session, row))?;
+            .query_map((now.0, source, session, row), |row| row.get(0))?
+            .collect::<rusqlite::Result<Vec<i64>>>()?;
+        for row in gone {
+            outbox::callback(connection, row, "superseded", now)?;
+        }
     }
     Ok(())
 }
@@ -80,6 +85,7 @@ pub(super) fn judge_held(
     source: &str,
     session: &str,
     policy: Policy,
+    now: UnixMillis,
 ) -> rusqlite::Result<()> {
     let mut held = connection.prepare_cached(
         "SELECT row, status FROM callback INDEXED BY callback_held
@@ -96,6 +102,7 @@ pub(super) fn judge_held(
             connection
                 .prepare_cached("UPDATE callback SET state = 'waiting', mark = ?1 WHERE row = ?2")?
                 .execute((mark, row))?;
+            outbox::callback(connection, row, "queued", now)?;
         }
     }
     Ok(())
@@ -163,6 +170,7 @@ pub(super) fn is_still_wanted(
             "UPDATE callback SET state = ?1, mark = 'stale', ended_at = ?2 WHERE row = ?3",
         )?
         .execute((state, ended, row))?;
+    outbox::callback(connection, row, state, now)?;
     let session = Session {
         source: &judged.source,
         session: &judged.session,

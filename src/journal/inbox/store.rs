@@ -11,6 +11,7 @@ use super::turn::{self, Session, Tried};
 use super::{Accepted, Claim, Event, EventId, Fate, Settle};
 use crate::journal::UnixMillis;
 use crate::journal::error::JournalError;
+use crate::journal::outbox;
 use crate::policy::status::{self, Mark, Policy, Status, Transition};
 
 /// Events that a claim may look at and put aside (held, superseded) before it gives up for this time.
@@ -64,6 +65,11 @@ pub(super) fn accept(
 ) -> rusqlite::Result<Accepted> {
     let session = session_of(event);
     if let Some(known) = known(connection, event, &session, now)? {
+        let (EventId(row), change) = match known {
+            Accepted::Repeated(id) => (id, "repeated"),
+            Accepted::Repeat(id) | Accepted::New { id, .. } => (id, "repeat"),
+        };
+        outbox::callback(connection, row, change, now)?;
         return Ok(known);
     }
     let same_id = connection
@@ -96,6 +102,7 @@ pub(super) fn accept(
     connection
         .prepare_cached("INSERT INTO callback_body (callback, body) VALUES (?1, ?2)")?
         .execute((row, &event.body[..]))?;
+    outbox::callback(connection, row, "accepted", now)?;
     if let (Fate::Queued, Some(status), Policy::Hold) = (fate, event.status, policy) {
         supersede(connection, &event.source, &session, row, status, now)?;
     }
@@ -250,13 +257,19 @@ pub(super) fn settle(
     let Some((source, session)) = session else {
         return Ok(Err(JournalError::Stale));
     };
+    let change = match settle {
+        Settle::Delivered => "delivered",
+        Settle::Retry { .. } => "not_delivered",
+        Settle::Dead { .. } => "dead",
+    };
+    outbox::callback(connection, id.0, change, now)?;
     let name = Session {
         source: &source,
         session: &session,
     };
     let free = match settle {
         Settle::Delivered => {
-            judge_held(connection, &source, &session, policy)?;
+            judge_held(connection, &source, &session, policy, now)?;
             return turn::choose(connection, name, None).map(Ok);
         }
         Settle::Dead { free, .. } => free,

@@ -97,6 +97,12 @@ fn tables_are_searched_by_index_where_they_grow() {
             "SELECT row FROM operation WHERE holds = 0 AND ended_at < ?1 ORDER BY ended_at LIMIT ?2",
             "operation_ended",
         ),
+        (
+            "SELECT min(waiting.row) FROM operation AS waiting JOIN operation AS was ON was.row = ?1
+             WHERE waiting.bank = was.bank AND waiting.subject_hash = was.subject_hash AND waiting.state = 'unknown'
+             AND waiting.holds = 0",
+            "operation_in_line",
+        ),
     ] {
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let marks = statement.parameter_count();

@@ -69,11 +69,22 @@ impl Known {
     }
 }
 
+/// Why no guarded request may run, whatever it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Closed {
+    /// The audit log is so far behind that nothing more may wait for it.
+    AuditBehind,
+    /// The journal does not know what the audit log knows: it is new, or a restored backup.
+    Doubted,
+    /// Somebody froze guarded routes.
+    Frozen,
+}
+
 /// What the journal knows that matters to a request.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Situation {
-    /// No guarded request may run.
-    pub frozen: bool,
+    /// Why no guarded request may run.
+    pub closed: Option<Closed>,
     /// The operation under the request's own key.
     pub own: Option<Known>,
     /// Another key's operation that holds the request's subject.
@@ -97,8 +108,8 @@ pub enum Decision {
 /// Why it is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refusal {
-    /// Guarded routes are frozen, by hand or by doubt about the journal.
-    Frozen,
+    /// No guarded request may run now.
+    Closed(Closed),
     /// The key was used for another request.
     KeyReused(Known),
     /// The key's operation is running.
@@ -125,8 +136,8 @@ pub fn decide(asked: &Asked, situation: &Situation) -> Decision {
             State::NotSent | State::Refused => {}
         }
     }
-    if situation.frozen {
-        return Decision::Refuse(Refusal::Frozen);
+    if let Some(closed) = situation.closed {
+        return Decision::Refuse(Refusal::Closed(closed));
     }
     // The more telling refusal first: the caller of a duplicate learns that its request was done.
     if let (Some(twin), Repeat::Mistaken) = (situation.twin, asked.repeat) {
@@ -261,7 +272,7 @@ mod tests {
     fn a_frozen_journal_runs_nothing_and_tells_what_it_knows() {
         let frozen = |own| {
             let situation = Situation {
-                frozen: true,
+                closed: Some(Closed::Frozen),
                 own,
                 ..Situation::default()
             };
@@ -275,7 +286,10 @@ mod tests {
             Decision::Refuse(Refusal::InFlight(sent))
         );
         for own in [None, Some(known(State::NotSent, 1))] {
-            assert_eq!(frozen(own), Decision::Refuse(Refusal::Frozen));
+            assert_eq!(
+                frozen(own),
+                Decision::Refuse(Refusal::Closed(Closed::Frozen))
+            );
         }
         assert_eq!(decide(&asked(), &Situation::default()), Decision::Run);
     }

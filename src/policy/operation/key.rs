@@ -23,6 +23,20 @@ impl Digest {
         Self(hash.finalize().into())
     }
 
+    /// Reads a digest as it is printed: 64 hexadecimal digits, small letters.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() != 64 || !text.bytes().all(hex) {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
     /// The first 12 hexadecimal digits: enough to tell operations of one shop apart.
     #[must_use]
     pub fn prefix(&self) -> String {

@@ -13,7 +13,7 @@ pub mod subject;
 pub mod time;
 
 pub use answer::{Ending, MediaType, Rules, StatusPattern};
-pub use decide::{Asked, Decision, Known, Refusal, Repeat, RepeatError, Situation, decide};
+pub use decide::{Asked, Closed, Decision, Known, Refusal, Repeat, RepeatError, Situation, decide};
 pub use id::{OperationId, Reference};
 pub use key::{Digest, Key, fingerprint};
 pub use state::{Event, Resolution, Standing, State};

@@ -1,6 +1,7 @@
 //! What every scenario needs: a PKI made at run time, a scripted bank, the real gate, a raw client.
 
 pub(crate) mod alert;
+pub(crate) mod audit;
 pub(crate) mod bank;
 pub(crate) mod client;
 pub(crate) mod disk;

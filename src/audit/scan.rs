@@ -1,0 +1,133 @@
+//! Reading a whole log, a line at a time, oldest file first.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::files::set_aside;
+use crate::journal::Testimony;
+use crate::policy::chain::{LINE_MAX, Line, Mark};
+
+/// Bytes that are read at a time.
+const CHUNK: usize = 256 << 10;
+
+/// A file that is read line by line, with bounded memory.
+pub(super) struct Lines {
+    reader: BufReader<File>,
+    line: Vec<u8>,
+}
+
+/// One line, without its line break.
+pub(super) struct Raw<'l> {
+    pub(super) bytes: &'l [u8],
+    /// The file ends inside of it.
+    pub(super) unfinished: bool,
+    /// Bytes of the file that it took.
+    pub(super) took: u64,
+}
+
+impl Lines {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            reader: BufReader::with_capacity(CHUNK, File::open(path)?),
+            line: Vec::new(),
+        })
+    }
+
+    /// The next line. One that is too long is cut, and the rest of it is skipped: it is no record either way.
+    pub(super) fn next(&mut self) -> io::Result<Option<Raw<'_>>> {
+        self.line.clear();
+        let most = LINE_MAX as u64 + 2;
+        let mut took = self
+            .reader
+            .by_ref()
+            .take(most)
+            .read_until(b'\n', &mut self.line)? as u64;
+        if took == 0 {
+            return Ok(None);
+        }
+        let mut finished = self.line.last() == Some(&b'\n');
+        if !finished && took == most {
+            let mut rest = Vec::new();
+            loop {
+                rest.clear();
+                let more = self
+                    .reader
+                    .by_ref()
+                    .take(CHUNK as u64)
+                    .read_until(b'\n', &mut rest)? as u64;
+                took = took.saturating_add(more);
+                finished = rest.last() == Some(&b'\n');
+                if finished || more == 0 {
+                    break;
+                }
+            }
+        }
+        if self.line.last() == Some(&b'\n') {
+            self.line.pop();
+        }
+        Ok(Some(Raw {
+            bytes: &self.line,
+            unfinished: !finished,
+            took,
+        }))
+    }
+}
+
+/// The files of a log, oldest first, the one that is written last.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = set_aside(path)?.into_iter().map(|(_, path)| path).collect();
+    if path.exists() {
+        files.push(path.to_owned());
+    }
+    Ok(files)
+}
+
+/// What a log says of a journal, without opening it for writing: for a command while no gate runs.
+///
+/// # Errors
+/// The files cannot be read.
+pub fn testimony(path: &Path, journal: u64) -> io::Result<Testimony> {
+    let mut last = None;
+    for file in files_of(path)?.iter().rev() {
+        let mut lines = Lines::open(file)?;
+        while let Some(line) = lines.next()? {
+            if let Ok(line) = Line::parse(line.bytes) {
+                last = line.source.mark();
+            }
+        }
+        if last.is_some() {
+            break;
+        }
+    }
+    testimony_of(path, last, journal)
+}
+
+/// The same, where the end is known. Only a log that ends with another journal is read as a whole.
+pub(super) fn testimony_of(path: &Path, last: Option<Mark>, journal: u64) -> io::Result<Testimony> {
+    let ours = match last {
+        None => None,
+        Some(mark) if mark.journal == journal => Some(mark.row),
+        Some(_) => highest(path, journal)?,
+    };
+    Ok(Testimony { last, ours })
+}
+
+fn highest(path: &Path, journal: u64) -> io::Result<Option<i64>> {
+    let mut highest = None;
+    for file in files_of(path)? {
+        let mut lines = Lines::open(&file)?;
+        while let Some(line) = lines.next()? {
+            let mark = Line::parse(line.bytes)
+                .ok()
+                .and_then(|line| line.source.mark());
+            if let Some(mark) = mark.filter(|mark| mark.journal == journal) {
+                highest = highest.max(Some(mark.row));
+            }
+        }
+    }
+    Ok(highest)
+}

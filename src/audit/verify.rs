@@ -1,0 +1,134 @@
+//! Verifying the files of a log: every line, every signature, and what somebody noted elsewhere.
+//!
+//! Needs the files and the public key, nothing of ours: no journal, no running gate. Memory does not grow with the log.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::scan::Lines;
+use crate::policy::chain::{Chain, Fault, Summary, Tip};
+use crate::policy::signature::PublicKey;
+
+/// Something wrong, and where.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// In which file.
+    pub file: PathBuf,
+    /// In which line of it, from 1.
+    pub line: u64,
+    /// What.
+    pub what: What,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum What {
+    /// A line.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The file ends inside of a line: a process that died (the next start repairs it), or a cut.
+    #[error("cut off: the file ends inside of this line")]
+    Unfinished,
+    /// A record that was noted elsewhere is another one here.
+    #[error("replaced: record {0} is not the one whose hash was noted elsewhere")]
+    Anchor(u64),
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Report {
+    /// In sum.
+    pub summary: Summary,
+    /// The first findings; [`Summary::faults`] counts more.
+    pub findings: Vec<Finding>,
+    /// Records that were noted elsewhere and are not here: the log was cut off before them.
+    pub cut_off: Vec<Tip>,
+    /// Bytes that were read.
+    pub bytes: u64,
+}
+
+/// Findings that are kept.
+const FINDINGS: usize = 100;
+
+/// How far it is.
+pub type Progress<'p> = &'p mut dyn FnMut(&Path, u64);
+
+/// Verifies `files`, oldest first. `anchors` are ends of the chain that were noted elsewhere (the gate's log has them).
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn verify(
+    files: &[PathBuf],
+    key: Option<&PublicKey>,
+    anchors: &[Tip],
+    progress: Progress<'_>,
+) -> Result<Report, (PathBuf, io::Error)> {
+    let mut chain = Chain::new(key);
+    let mut findings = Vec::new();
+    let mut bytes = 0_u64;
+    for file in files {
+        let failed = |error| (file.clone(), error);
+        let mut lines = Lines::open(file).map_err(failed)?;
+        let mut number = 0_u64;
+        while let Some(raw) = lines.next().map_err(failed)? {
+            number += 1;
+            bytes = bytes.saturating_add(raw.took);
+            let judged = if raw.unfinished {
+                Err(What::Unfinished)
+            } else {
+                let taken = chain.take(raw.bytes).map_err(What::from);
+                taken.and_then(|line| anchored(line.tip, anchors))
+            };
+            if let Err(what) = judged
+                && findings.len() < FINDINGS
+            {
+                findings.push(Finding {
+                    file: file.clone(),
+                    line: number,
+                    what,
+                });
+            }
+            progress(file, bytes);
+        }
+    }
+    let summary = chain.summary().clone();
+    let last = summary.last.map_or(0, |tip| tip.seq);
+    let cut_off = anchors.iter().filter(|anchor| anchor.seq > last);
+    Ok(Report {
+        summary,
+        findings,
+        cut_off: cut_off.copied().collect(),
+        bytes,
+    })
+}
+
+fn anchored(tip: Tip, anchors: &[Tip]) -> Result<(), What> {
+    let other = |anchor: &&Tip| anchor.seq == tip.seq && anchor.hash != tip.hash;
+    match anchors.iter().find(other) {
+        Some(anchor) => Err(What::Anchor(anchor.seq)),
+        None => Ok(()),
+    }
+}
+
+impl Report {
+    /// Whether nothing is wrong. With a key, that needs a signature: a chain alone stops nobody who can write the files; and
+    /// a checkpoint without a signature after the last signed one may be somebody's who has no key.
+    #[must_use]
+    pub fn is_good(&self, with_key: bool) -> bool {
+        let signed = !with_key || self.summary.covered.is_some() && self.summary.unsigned.is_none();
+        self.findings.is_empty() && self.cut_off.is_empty() && signed
+    }
+
+    /// Records after the last signature: somebody who can write the file could have changed them.
+    #[must_use]
+    pub fn uncovered(&self) -> u64 {
+        let last = self.summary.last.map_or(0, |tip| tip.seq);
+        let covered = self
+            .summary
+            .covered
+            .as_ref()
+            .map_or(0, |covered| covered.seq);
+        // The checkpoint itself is a record.
+        last.saturating_sub(covered).saturating_sub(1)
+    }
+}
