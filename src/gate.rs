@@ -4,6 +4,7 @@
 //! a thread; [`Prepared::start`] puts them on the runtime; [`Gate::replace`] publishes a new generation whole.
 
 pub mod ingress;
+pub mod keyholder;
 pub mod ledger;
 pub mod material;
 pub mod reload;
@@ -30,9 +31,10 @@ use crate::net::accept;
 use crate::net::exchange::AnswerLimits;
 use crate::net::ids::RequestIds;
 use crate::net::listen::{Bound, ListenError};
+use crate::tls::keyholder::Keyholder;
 use ingress::CallbackGate;
 use ledger::{Facts, Ledger, Misfit};
-use material::{Material, MaterialError};
+use material::{Files, Keys, Material, MaterialError};
 use status::Life;
 
 /// Everything read and bound, nothing running.
@@ -42,6 +44,7 @@ pub struct Prepared {
     ledger: Option<Ledger>,
     banks: Vec<(Material, Vec<Bound>)>,
     callbacks: Vec<ingress::Prepared>,
+    keyholder: Option<Arc<Keyholder>>,
     admin_unix: Option<Bound>,
     admin_tcp: Option<Bound>,
 }
@@ -49,6 +52,9 @@ pub struct Prepared {
 /// Why the gate does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The keyholder.
+    #[error(transparent)]
+    Keyholder(#[from] keyholder::KeyholderError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
@@ -93,6 +99,7 @@ pub struct Gate {
     life: Arc<Life>,
     ledger: Option<Facts>,
     callbacks: Vec<CallbackGate>,
+    keyholder: Option<Arc<Keyholder>>,
 }
 
 /// One bank of the running gate.
@@ -110,10 +117,13 @@ struct BankGate {
 /// # Errors
 /// [`StartError`]; what was bound before is given back.
 pub fn prepare(config: Config) -> Result<Prepared, StartError> {
+    // Before anything else is opened: what it inherits is one socket.
+    let keyholder = keyholder::start(&config)?;
+    let keys = keyholder::keys(keyholder.as_ref()).map_err(keyholder::KeyholderError::from)?;
     let ledger = ledger::open(&config)?;
     let mut banks = Vec::with_capacity(config.banks.len());
     for bank in &config.banks {
-        let material = Material::load(bank).map_err(|source| StartError::Material {
+        let material = load(bank, &keys).map_err(|source| StartError::Material {
             bank: bank.name.clone(),
             source: Box::new(source),
         })?;
@@ -139,9 +149,14 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
         ledger,
         banks,
         callbacks,
+        keyholder,
         admin_unix,
         admin_tcp,
     })
+}
+
+fn load(bank: &config::Bank, keys: &Keys) -> Result<Material, MaterialError> {
+    Files::read(bank)?.with_keys(keys)
 }
 
 fn bind(listen: &Listen) -> Result<Bound, ListenError> {
@@ -170,6 +185,7 @@ impl Prepared {
             ledger,
             banks: prepared,
             callbacks: prepared_callbacks,
+            keyholder,
             admin_unix,
             admin_tcp,
         } = self;
@@ -232,6 +248,7 @@ impl Prepared {
             life,
             ledger,
             callbacks,
+            keyholder,
         };
         gate.warn_of_expiry();
         let view = status::View::new(&gate, served, admin_tcp.as_ref().and_then(Bound::tcp_addr));
@@ -283,6 +300,7 @@ fn generation(
         head: bank.limits.head,
         body: bank.limits.response_body,
     };
+    let identity = material.tls.as_ref().map(|tls| Arc::clone(tls.store()));
     let dialler = Dialler::new(material.tls, Arc::clone(handshakes), answer);
     let authority = HeaderValue::from_str(&bank.remote.authority)
         // The config takes host names and addresses only; all of them are header values.
@@ -307,7 +325,7 @@ fn generation(
         access: material.access,
         bank: Bank::new(parts),
         url: url_of(bank),
-        certificate: material.certificate,
+        identity,
     }
 }
 
@@ -336,6 +354,12 @@ impl Gate {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The way to the keys; `None` when no bank needs one.
+    #[must_use]
+    pub fn keyholder(&self) -> Option<Arc<Keyholder>> {
+        self.keyholder.clone()
     }
 
     /// How long a drain may take.

@@ -18,6 +18,7 @@ pub mod demo;
 pub mod egress;
 pub mod gate;
 pub mod journal;
+pub mod keyholder;
 pub mod lifecycle;
 pub mod net;
 pub mod notify;

@@ -200,7 +200,9 @@ async fn reload(gate: &mut Gate, notifier: &Notifier, asked: Asked) {
     gate.life().enter(Phase::Reloading);
     notifier.reloading();
     let path = gate.config_path();
-    let read = tokio::task::spawn_blocking(move || Replacement::read(&path)).await;
+    let keyholder = gate.keyholder();
+    let read = move || Replacement::read(&path, keyholder.as_ref());
+    let read = tokio::task::spawn_blocking(read).await;
     let result = match read {
         Ok(replacement) => replacement.and_then(|replacement| gate.replace(replacement)),
         Err(lost) => Err(ReloadError::System(std::io::Error::other(lost))),

@@ -36,6 +36,9 @@ pub struct Status {
     /// Where operations are kept; none without guarded routes.
     #[serde(default)]
     pub journal: Option<Journal>,
+    /// The process that has the keys; none without TLS.
+    #[serde(default)]
+    pub keyholder: Option<Keyholder>,
     /// The administrator's listeners.
     pub admin: AdminListeners,
     /// Log lines that were lost because nobody read them.
@@ -94,6 +97,19 @@ pub struct Bank {
     pub queued: u64,
     /// Requests since the start, by outcome.
     pub requests: Requests,
+}
+
+/// The process that has the keys, as the gate knows it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Keyholder {
+    /// Whether it answered the last time that it was asked.
+    pub up: bool,
+    /// The signer's process id.
+    pub pid: Option<u32>,
+    /// Handshakes that it signed for this gate: the signer's own log has a line for each.
+    pub signatures: u64,
+    /// How often another signer took over in this gate's life.
+    pub restarts: u64,
 }
 
 /// One callback.

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use super::ingress;
-use super::material::{Material, MaterialError};
-use super::{Gate, Resolver, generation};
+use super::material::{Files, Material, MaterialError};
+use super::{Gate, Resolver, generation, keyholder};
 use crate::config::{self, Config, Listen};
+use crate::tls::keyholder::{AskError, Keyholder};
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum ReloadError {
     /// The file.
     #[error(transparent)]
     Config(#[from] config::ConfigError),
+    /// The keys.
+    #[error(transparent)]
+    Keyholder(#[from] AskError),
     /// A file that the configuration names.
     #[error("banks: {bank}: {source}")]
     Material {
@@ -53,22 +57,25 @@ pub struct Replacement {
 }
 
 impl Replacement {
-    /// Reads the file and everything it names again. Blocks: call it from a blocking thread.
+    /// Reads the file and everything it names again, and then has the keyholder do the same. Blocks: call it from a
+    /// blocking thread.
     ///
     /// # Errors
-    /// [`ReloadError::Config`] and [`ReloadError::Material`].
-    pub fn read(path: &std::path::Path) -> Result<Self, ReloadError> {
+    /// [`ReloadError::Config`], [`ReloadError::Material`] and [`ReloadError::Keyholder`].
+    pub fn read(
+        path: &std::path::Path,
+        keyholder: Option<&Arc<Keyholder>>,
+    ) -> Result<Self, ReloadError> {
         let config = Config::load(path)?;
-        let materials = config
+        let named = |bank: &config::Bank, source| ReloadError::Material {
+            bank: bank.name.clone(),
+            source: Box::new(source),
+        };
+        let files = config
             .banks
             .iter()
-            .map(|bank| {
-                Material::load(bank).map_err(|source| ReloadError::Material {
-                    bank: bank.name.clone(),
-                    source: Box::new(source),
-                })
-            })
-            .collect::<Result<_, _>>()?;
+            .map(|bank| Files::read(bank).map_err(|source| named(bank, source)))
+            .collect::<Result<Vec<_>, _>>()?;
         let callbacks = config
             .callbacks
             .iter()
@@ -77,6 +84,15 @@ impl Replacement {
                     callback: callback.name.clone(),
                     source: Box::new(source),
                 })
+            })
+            .collect::<Result<_, _>>()?;
+        let keys = keyholder::reload(keyholder)?;
+        let materials = files
+            .into_iter()
+            .zip(&config.banks)
+            .map(|(files, bank)| {
+                let material = files.with_keys(&keys);
+                material.map_err(|source| named(bank, source))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
