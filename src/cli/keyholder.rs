@@ -10,7 +10,7 @@ use crate::keyholder::{self, KeyholderError};
 use crate::net::exchange::chain;
 
 /// Which of its two processes it is.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(super) enum Role {
     Monitor,
     Signer,
@@ -18,21 +18,14 @@ pub(super) enum Role {
 
 /// Runs it until the gate is gone. Gives the exit code.
 pub(super) fn run(config: &Path, role: Role, err: &mut dyn Write) -> u8 {
-    let (role, loud) = match role {
-        Role::Monitor => (keyholder::Role::Monitor, true),
-        // The monitor tells it.
-        Role::Signer => (keyholder::Role::Signer, false),
+    let result = match role {
+        Role::Monitor => keyholder::run(config, keyholder::Role::Monitor),
+        Role::Signer => keyholder::run(config, keyholder::Role::Signer),
     };
-    match keyholder::run(config, role) {
-        Ok(()) => OK,
-        Err(error) => {
-            if loud {
-                complain(err, &chain(&error));
-            }
-            match error {
-                KeyholderError::Config(_) | KeyholderError::ConfigOfSigner(_) => CONFIG,
-                _ => PROBLEM,
-            }
-        }
+    let Err(error) = result else { return OK };
+    // The signer has told the monitor, which tells whoever is to know.
+    if role == Role::Monitor && !matches!(error, KeyholderError::Told(_)) {
+        complain(err, &chain(&error));
     }
+    if error.is_config() { CONFIG } else { PROBLEM }
 }

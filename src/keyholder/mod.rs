@@ -64,9 +64,24 @@ pub enum KeyholderError {
     /// The monitor has tried often enough.
     #[error("the keyholder gives up: {0}")]
     GaveUp(String),
+    /// The gate that started us was told why, and tells it in its own log.
+    #[error("{0}")]
+    Told(#[source] Box<Self>),
     /// The system.
     #[error("the system refused what the keyholder needs")]
     System(#[from] io::Error),
+}
+
+impl KeyholderError {
+    /// Whether the configuration is at fault, so that another start would not help.
+    #[must_use]
+    pub fn is_config(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::ConfigOfSigner(_) => true,
+            Self::Told(error) => error.is_config(),
+            Self::GaveUp(_) | Self::Load(_) | Self::NoSocket | Self::System(_) => false,
+        }
+    }
 }
 
 impl From<Errno> for KeyholderError {

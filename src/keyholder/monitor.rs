@@ -85,12 +85,14 @@ pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
     };
     confine(Role::Monitor)?;
     monitor.start()?;
-    let result = monitor.watch(&mut hangup);
-    if let (Err(error), Form::Connected) = (&result, form) {
-        let last_words = Answer::Reloaded(Err(crate::net::exchange::chain(error)));
-        tell_gate(&last_words);
-    }
-    result
+    monitor.watch(&mut hangup).map_err(|error| {
+        let last_words = Answer::Reloaded(Err(crate::net::exchange::chain(&error)));
+        if form == Form::Connected && tell_gate(&last_words) {
+            KeyholderError::Told(Box::new(error))
+        } else {
+            error
+        }
+    })
 }
 
 impl Monitor {
@@ -266,7 +268,7 @@ impl Monitor {
         self.served = true;
         // What the last one had read and not answered is lost.
         if !whole && self.form == Form::Connected {
-            tell_gate(&Answer::Restarted { pid });
+            let _ = tell_gate(&Answer::Restarted { pid });
         }
         self.lines
             .write("INFO", "a signer serves", &[("pid", pid.into())]);
@@ -319,7 +321,7 @@ impl Drop for Process {
 }
 
 /// A notice on the socket that we share with the signer. A gate that is gone needs none.
-fn tell_gate(notice: &Answer) {
+fn tell_gate(notice: &Answer) -> bool {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    let _ = send(io::stdin(), &notice.encode(0), flags);
+    send(io::stdin(), &notice.encode(0), flags).is_ok()
 }

@@ -52,19 +52,6 @@ struct Connection {
     pid: i32,
 }
 
-/// Why serving ends.
-enum End {
-    /// The gate or the monitor is gone, or another signer takes over.
-    Done,
-    Failed(Errno),
-}
-
-impl From<Errno> for End {
-    fn from(error: Errno) -> Self {
-        Self::Failed(error)
-    }
-}
-
 pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
     let stdout = io::stdout();
     let control = stdout.as_fd();
@@ -84,10 +71,7 @@ pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
         }
     }
     signer.take_over();
-    match signer.serve(control, allowed) {
-        Ok(()) | Err(End::Done) => {}
-        Err(End::Failed(error)) => return Err(error.into()),
-    }
+    signer.serve(control, allowed)?;
     signer.remember();
     Ok(())
 }
@@ -178,7 +162,8 @@ impl Signer {
         }
     }
 
-    fn serve(&mut self, control: BorrowedFd<'_>, allowed: Option<u32>) -> Result<(), End> {
+    /// Until the gate or the monitor is gone, or another signer takes over.
+    fn serve(&mut self, control: BorrowedFd<'_>, allowed: Option<u32>) -> Result<(), Errno> {
         let stdin = io::stdin();
         let mut number = 0;
         let mut connections: Vec<Connection> = Vec::new();
@@ -235,17 +220,22 @@ impl Signer {
                 connections.extend(self.accept(&stdin, allowed, number));
             }
             if told {
-                let answer = match Word::hear(control) {
-                    Ok(Some(Word::Reloaded)) => Answer::Reloaded(Ok(())),
-                    Ok(Some(Word::Kept(reason))) => Answer::Reloaded(Err(reason)),
+                let result = match Word::hear(control) {
+                    Ok(Some(Word::Reloaded)) => Ok(()),
+                    Ok(Some(Word::Kept(reason))) => Err(reason),
                     Ok(Some(_)) | Err(Errno::AGAIN | Errno::INTR) => continue,
-                    Ok(None) => return Err(End::Done),
-                    Err(error) => return Err(error.into()),
+                    Ok(None) => return Ok(()),
+                    Err(error) => return Err(error),
                 };
+                let answer = Answer::Reloaded(result);
                 for (number, id) in reloads.drain(..) {
                     if let Some(asked) = connections.iter().find(|each| each.number == number) {
                         give(&asked.socket, &answer, id);
                     }
+                }
+                // Whoever was told so asks for the new keys at once: that packet is the new signer's.
+                if answer == Answer::Reloaded(Ok(())) {
+                    return Ok(());
                 }
             }
         }

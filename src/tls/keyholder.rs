@@ -75,9 +75,7 @@ pub struct Checkpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// It is not there and will not come back.
-    #[error(
-        "the keyholder is gone: {0}; its own log line says why, and a restart of priorgate starts another"
-    )]
+    #[error("the keyholder is gone: {0}; a restart of priorgate starts another")]
     Gone(String),
     /// It reloaded nothing.
     #[error("the keyholder keeps its keys: {0}")]
@@ -322,12 +320,18 @@ impl Owned<'_> {
             }
         }
         let mut buffer = vec![0; ANSWER_MAX];
+        let mut reset = false;
         loop {
             let size = match recv(&*socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Err(Failed::Lost("it closed the connection".to_owned())),
                 Ok((size, _)) => size,
                 Err(Errno::AGAIN | Errno::INTR) => {
                     ready(socket, PollFlags::IN, until)?;
+                    continue;
+                }
+                // It ended with packets of ours unread. What it had said before comes after this.
+                Err(Errno::CONNRESET) if !reset => {
+                    reset = true;
                     continue;
                 }
                 Err(error) => return Err(lost(error)),

@@ -1,3 +1,5 @@
+//! What is signed, and everything near it that is not.
+
 use proptest::prelude::{any, proptest};
 
 use super::*;
