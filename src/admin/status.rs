@@ -385,6 +385,12 @@ pub(crate) mod tests {
                 commits: 4,
                 works: 9,
             }),
+            keyholder: Some(Keyholder {
+                up: true,
+                pid: Some(4713),
+                signatures: 17,
+                restarts: 0,
+            }),
             admin: AdminListeners {
                 unix: Some("/run/priorgate/admin.sock".to_owned()),
                 tcp: None,
@@ -420,6 +426,7 @@ pub(crate) mod tests {
                 "file": "/var/lib/priorgate/journal.db", "failed": null, "frozen": false, "full": false,
                 "open": 1, "unknown": 2, "undelivered": 3, "commits": 4, "works": 9,
             },
+            "keyholder": {"up": true, "pid": 4713, "signatures": 17, "restarts": 0},
             "admin": {"unix": "/run/priorgate/admin.sock", "tcp": null}, "log_dropped": 0,
         });
         assert_eq!(document, expected);

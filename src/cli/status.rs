@@ -86,6 +86,18 @@ impl Table<'_> {
         };
         self.row("last reload", &reload)?;
         self.row("confinement", &printable(&status.confinement))?;
+        if let Some(keyholder) = &status.keyholder {
+            let up = if keyholder.up {
+                "up".to_owned()
+            } else {
+                style.bad("does not answer: no new connection to a bank can be made")
+            };
+            let signer = keyholder.pid.map(|pid| format!(", signer {pid}"));
+            let signer = signer.unwrap_or_default();
+            let (signatures, restarts) = (keyholder.signatures, keyholder.restarts);
+            let line = format!("{up}{signer}, {signatures} signatures, {restarts} restarts");
+            self.row("keyholder", &line)?;
+        }
         if let Some(journal) = &status.journal {
             self.rows("journal", self.journal(journal).into_iter())?;
         }
@@ -290,6 +302,7 @@ priorgate 0.1.0  ready
   config       /etc/priorgate/config.yaml
   last reload  none
   confinement  none: not in this version
+  keyholder    up, signer 4713, 17 signatures, 0 restarts
   journal      /var/lib/priorgate/journal.db
                1 open, 2 unknown, 3 answered to nobody
   admin        /run/priorgate/admin.sock

@@ -200,3 +200,6 @@ fn confine(role: Role) -> Result<Option<String>, KeyholderError> {
         format!("memory is not locked ({error}): keys could be swapped out; see LimitMEMLOCK=")
     }))
 }
+
+#[cfg(test)]
+mod tests;

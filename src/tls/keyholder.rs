@@ -402,3 +402,6 @@ fn unexpected(answer: &Answer) -> AskError {
         | Answer::Wait(_) => AskError::Unexpected,
     }
 }
+
+#[cfg(test)]
+mod tests;
