@@ -25,7 +25,7 @@ use super::{Form, KeyholderError, Role, Word, audit_key, confine};
 use crate::config::Config;
 use crate::policy::keyproto::{Answer, Held, PACKET_MAX, Refused, Request};
 use crate::policy::signing::rate::Pace;
-use crate::policy::signing::{Shape, Verdict, checkpoint_message, judge};
+use crate::policy::signing::{Refusal, Shape, Verdict, checkpoint_message, judge};
 
 /// The gate, the one after it during a restart, and two to spare. More wait in the socket's queue.
 const CONNECTIONS: usize = 4;
@@ -323,6 +323,10 @@ impl Signer {
                     return Answer::KeyChanged;
                 };
                 let shape = match judge(message, scheme, key.lowest) {
+                    // Not a scheme of this kind of key: an RSA key does not sign as Ed25519.
+                    Verdict::Sign(_) if !key.schemes.contains(&scheme) => {
+                        return Answer::Refused(Refused::Judged(Refusal::Scheme));
+                    }
                     Verdict::Sign(shape) => shape,
                     Verdict::Refuse(refusal) => {
                         let fields = [("bank", key.bank.as_str().into()), ("gate_pid", pid.into())];
