@@ -77,11 +77,11 @@ pub enum LoadError {
         bank: String,
         /// What is wrong.
         #[source]
-        source: IdentityError,
+        source: Box<IdentityError>,
     },
     /// The audit key's file.
     #[error("audit: {0}")]
-    Pem(#[source] IdentityError),
+    Pem(#[source] Box<IdentityError>),
     /// A key that does not sign.
     #[error("banks: {0}: the key does not sign")]
     Dead(String),
@@ -102,7 +102,7 @@ pub(super) fn keys(config: &Config) -> Result<Vec<Key>, LoadError> {
             .and_then(|key_file| Identity::load(&tls.cert_file, &key_file))
             .map_err(|source| LoadError::Identity {
                 bank: bank.name.clone(),
-                source,
+                source: Box::new(source),
             })?;
         let lowest = match tls.min_version {
             TlsVersion::Tls12 => Lowest::Tls12,
@@ -155,7 +155,8 @@ fn sign(key: &Arc<dyn SigningKey>, scheme: u16, message: &[u8]) -> Option<Vec<u8
 impl Audit {
     /// Reads the key and opens the state; what is in it is read when the signer's turn comes.
     pub(super) fn open(wanted: &AuditKey) -> Result<Self, LoadError> {
-        let key = identity::private_key(&wanted.key_file).map_err(LoadError::Pem)?;
+        let key = identity::private_key(&wanted.key_file)
+            .map_err(|error| LoadError::Pem(Box::new(error)))?;
         if key.choose_scheme(&[SignatureScheme::ED25519]).is_none() {
             return Err(LoadError::AuditKey {
                 path: wanted.key_file.clone(),

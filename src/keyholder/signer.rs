@@ -40,6 +40,8 @@ pub(super) struct Signer {
     keys: Vec<Key>,
     audit: Option<(Audit, Option<Last>)>,
     lines: Lines,
+    /// Of this process: asked once, so that it is one system call less to allow.
+    pid: u32,
     started: Instant,
     signatures: u64,
 }
@@ -52,6 +54,17 @@ struct Connection {
     pid: i32,
 }
 
+/// Who is at the door, and who may come in.
+struct Door {
+    /// The uid that may connect, where there is something to connect to.
+    allowed: Option<u32>,
+    connections: Vec<Connection>,
+    /// The next connection's.
+    number: u64,
+    /// Who waits for a candidate: connection and id.
+    reloads: Vec<(u64, u64)>,
+}
+
 pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
     let stdout = io::stdout();
     let control = stdout.as_fd();
@@ -61,7 +74,7 @@ pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
         // A monitor that is gone needs no reason.
         let _ = Word::Failed(reason).say(control);
     }
-    let (mut signer, allowed) = prepared?;
+    let (mut signer, mut door) = prepared?;
     Word::Ready.say(control)?;
     loop {
         match hear(control)? {
@@ -71,21 +84,21 @@ pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
         }
     }
     signer.take_over();
-    signer.serve(control, allowed)?;
+    signer.serve(control, &mut door)?;
     signer.remember();
     Ok(())
 }
 
 /// Everything that needs a file, and then the confinement.
-fn prepare(config: &Path) -> Result<(Signer, Option<u32>), KeyholderError> {
-    let allowed = match Form::of_stdin()? {
-        Form::Listening => Some(gate_uid()?),
+fn prepare(config: &Path) -> Result<(Signer, Door), KeyholderError> {
+    let door = match Form::of_stdin()? {
+        Form::Listening => Door::listening(gate_uid()?),
         Form::Connected => {
             // The service manager ends the whole group at once, but the gate drains, and needs us for that.
             let ignored = Arc::new(AtomicBool::new(false));
             signal_hook::flag::register(SIGTERM, Arc::clone(&ignored))?;
             signal_hook::flag::register(SIGINT, ignored)?;
-            None
+            Door::connected()?
         }
     };
     let lines = Lines::stderr()?;
@@ -99,7 +112,7 @@ fn prepare(config: &Path) -> Result<(Signer, Option<u32>), KeyholderError> {
         ("note", missing.into()),
     ];
     signer.lines.write("INFO", "keys are loaded", &fields);
-    Ok((signer, allowed))
+    Ok((signer, door))
 }
 
 /// Whom the service manager made the socket for: `SocketUser=` of its unit owns the file.
@@ -137,6 +150,7 @@ impl Signer {
             keys,
             audit: audit.map(|audit| (audit, None)),
             lines,
+            pid: std::process::id(),
             started: Instant::now(),
             signatures: 0,
         }
@@ -163,80 +177,35 @@ impl Signer {
     }
 
     /// Until the gate or the monitor is gone, or another signer takes over.
-    fn serve(&mut self, control: BorrowedFd<'_>, allowed: Option<u32>) -> Result<(), Errno> {
-        let stdin = io::stdin();
-        let mut number = 0;
-        let mut connections: Vec<Connection> = Vec::new();
-        if allowed.is_none() {
-            let socket = rustix::io::fcntl_dupfd_cloexec(&stdin, 3)?;
-            let pid = socket_peercred(&socket)?.pid.as_raw_nonzero().get();
-            connections.push(Connection {
-                socket,
-                number,
-                pid,
-            });
-        }
-        let mut reloads: Vec<(u64, u64)> = Vec::new();
+    fn serve(&mut self, control: BorrowedFd<'_>, door: &mut Door) -> Result<(), Errno> {
         let mut buffer = vec![0; PACKET_MAX + 1];
         loop {
-            let full = connections.len() >= CONNECTIONS;
-            let listens = if allowed.is_some() && !full {
-                PollFlags::IN
-            } else {
-                PollFlags::empty()
-            };
-            let mut fds = vec![
-                PollFd::from_borrowed_fd(control, PollFlags::IN),
-                PollFd::new(&stdin, listens),
-            ];
-            fds.extend(
-                connections
-                    .iter()
-                    .map(|each| PollFd::new(&each.socket, PollFlags::IN)),
-            );
-            wait(&mut fds)?;
-            let mut ready = fds
-                .iter()
-                .map(|fd| !fd.revents().is_empty())
-                .collect::<Vec<_>>()
-                .into_iter();
-            let (told, called) = (ready.next() == Some(true), ready.next() == Some(true));
-            let ready: Vec<bool> = ready.collect();
+            let (told, called, ready) = door.wait(control)?;
             let mut gone = Vec::new();
-            for (connection, _) in connections.iter().zip(ready).filter(|(_, ready)| *ready) {
+            for index in ready {
+                let Some(connection) = door.connections.get(index) else {
+                    continue;
+                };
+                let number = connection.number;
                 if self
-                    .packet(connection, &mut buffer, control, &mut reloads)
+                    .packet(connection, &mut buffer, control, &mut door.reloads)
                     .is_none()
                 {
-                    gone.push(connection.number);
+                    gone.push(number);
                 }
             }
-            connections.retain(|each| !gone.contains(&each.number));
-            if allowed.is_none() && connections.is_empty() {
+            door.connections.retain(|each| !gone.contains(&each.number));
+            match door.allowed {
+                None if door.connections.is_empty() => return Ok(()),
+                Some(allowed) if called => {
+                    door.number += 1;
+                    let accepted = self.accept(io::stdin(), allowed, door.number);
+                    door.connections.extend(accepted);
+                }
+                None | Some(_) => {}
+            }
+            if told && door.hear(control)?.is_none() {
                 return Ok(());
-            }
-            if let Some(allowed) = allowed.filter(|_| called && !full) {
-                number += 1;
-                connections.extend(self.accept(&stdin, allowed, number));
-            }
-            if told {
-                let result = match Word::hear(control) {
-                    Ok(Some(Word::Reloaded)) => Ok(()),
-                    Ok(Some(Word::Kept(reason))) => Err(reason),
-                    Ok(Some(_)) | Err(Errno::AGAIN | Errno::INTR) => continue,
-                    Ok(None) => return Ok(()),
-                    Err(error) => return Err(error),
-                };
-                let answer = Answer::Reloaded(result);
-                for (number, id) in reloads.drain(..) {
-                    if let Some(asked) = connections.iter().find(|each| each.number == number) {
-                        give(&asked.socket, &answer, id);
-                    }
-                }
-                // Whoever was told so asks for the new keys at once: that packet is the new signer's.
-                if answer == Answer::Reloaded(Ok(())) {
-                    return Ok(());
-                }
             }
         }
     }
@@ -310,7 +279,7 @@ impl Signer {
                     schemes: key.schemes.clone(),
                 };
                 Answer::Keys {
-                    pid: std::process::id(),
+                    pid: self.pid,
                     keys: self.keys.iter().map(held).collect(),
                 }
             }
@@ -384,6 +353,79 @@ impl Signer {
             signatures,
             signature,
         })
+    }
+}
+
+impl Door {
+    fn listening(allowed: u32) -> Self {
+        Self {
+            allowed: Some(allowed),
+            connections: Vec::new(),
+            number: 0,
+            reloads: Vec::new(),
+        }
+    }
+
+    fn connected() -> Result<Self, Errno> {
+        let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+        let pid = socket_peercred(&socket)?.pid.as_raw_nonzero().get();
+        Ok(Self {
+            allowed: None,
+            connections: vec![Connection {
+                socket,
+                number: 0,
+                pid,
+            }],
+            number: 0,
+            reloads: Vec::new(),
+        })
+    }
+
+    /// Waits for the monitor, for somebody new, for packets: whether there is the first and the second, and which
+    /// connections have the third.
+    fn wait(&self, control: BorrowedFd<'_>) -> Result<(bool, bool, Vec<usize>), Errno> {
+        let stdin = io::stdin();
+        let comes_in = self.allowed.is_some() && self.connections.len() < CONNECTIONS;
+        let listens = if comes_in {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(control, PollFlags::IN),
+            PollFd::new(&stdin, listens),
+        ];
+        let sockets = self.connections.iter().map(|each| &each.socket);
+        fds.extend(sockets.map(|socket| PollFd::new(socket, PollFlags::IN)));
+        wait(&mut fds)?;
+        let mut happened = fds.iter().map(|fd| !fd.revents().is_empty());
+        let told = happened.next() == Some(true);
+        let called = happened.next() == Some(true);
+        let ready = happened.enumerate().filter(|(_, happened)| *happened);
+        Ok((
+            told,
+            called && comes_in,
+            ready.map(|(index, _)| index).collect(),
+        ))
+    }
+
+    /// What the monitor says of a candidate. `None` when this signer's time is over.
+    fn hear(&mut self, control: BorrowedFd<'_>) -> Result<Option<()>, Errno> {
+        let result = match Word::hear(control) {
+            Ok(Some(Word::Reloaded)) => Ok(()),
+            Ok(Some(Word::Kept(reason))) => Err(reason),
+            Ok(Some(_)) | Err(Errno::AGAIN | Errno::INTR) => return Ok(Some(())),
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let answer = Answer::Reloaded(result);
+        for (number, id) in self.reloads.drain(..) {
+            if let Some(asked) = self.connections.iter().find(|each| each.number == number) {
+                give(&asked.socket, &answer, id);
+            }
+        }
+        // Whoever was told so asks for the new keys at once: that packet is the new signer's.
+        Ok((answer != Answer::Reloaded(Ok(()))).then_some(()))
     }
 }
 

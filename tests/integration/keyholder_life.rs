@@ -20,7 +20,7 @@ fn fresh(gate: &Gate) -> (u16, String, String) {
     let answer = gate.unix().post("/installment/refund", "", b"{}");
     let (code, outcome) = match answer.status {
         200 => (String::new(), answer.outcome().to_owned()),
-        _ => (answer.code().to_string(), answer.outcome().to_owned()),
+        _ => (answer.code(), answer.outcome().to_owned()),
     };
     (answer.status, code, outcome)
 }
@@ -203,7 +203,7 @@ fn a_stalled_signer_fails_handshakes_in_time_and_nothing_else() {
     let stalled = std::thread::spawn(move || {
         let answer = target.post("/installment/refund", "", b"{}");
         (
-            answer.code().to_string(),
+            answer.code(),
             answer.outcome().to_owned(),
             started.elapsed(),
         )
