@@ -2,7 +2,7 @@
 //!
 //! The monitor keeps fd 0, whose other end is the gate's, and never reads a key. A signer inherits it, loads the keys,
 //! confines itself and opens nothing after that. Between the two is a pair of sockets, fd 1 of the signer, on which a
-//! few words are spoken ([`Word`]). Both are this program: `priorgate keyholder`, and the same with a hidden `--role`.
+//! few words are spoken (`Word`). Both are this program: `priorgate keyholder`, and the same with a hidden `--role`.
 
 mod line;
 mod load;

@@ -105,6 +105,8 @@ impl Monitor {
             }
             let [told, gate, current, candidate] = self.wait(hangup)?;
             if gate {
+                // It sees the same end, and writes down what it has counted.
+                let _ = self.current.take().map(Process::stop);
                 return Ok(());
             }
             if told {
