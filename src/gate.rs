@@ -4,6 +4,7 @@
 //! a thread; [`Prepared::start`] puts them on the runtime; [`Gate::replace`] publishes a new generation whole.
 
 pub mod ingress;
+pub mod keyholder;
 pub mod ledger;
 pub mod material;
 pub mod reload;
@@ -35,9 +36,10 @@ use crate::net::accept;
 use crate::net::exchange::AnswerLimits;
 use crate::net::ids::RequestIds;
 use crate::net::listen::{Bound, ListenError};
+use crate::tls::keyholder::Keyholder;
 use ingress::CallbackGate;
 use ledger::{Facts, Ledger, Misfit};
-use material::{Material, MaterialError};
+use material::{Files, Keys, Material, MaterialError};
 use status::Life;
 
 /// Everything read and bound, nothing running.
@@ -48,6 +50,7 @@ pub struct Prepared {
     signer: Option<CheckpointSigner>,
     banks: Vec<(Material, Vec<Bound>)>,
     callbacks: Vec<ingress::Prepared>,
+    keyholder: Option<Arc<Keyholder>>,
     admin_unix: Option<Bound>,
     admin_tcp: Option<Bound>,
 }
@@ -58,6 +61,9 @@ pub enum StartError {
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The keyholder.
+    #[error(transparent)]
+    Keyholder(#[from] keyholder::KeyholderError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
@@ -105,6 +111,7 @@ pub struct Gate {
     callbacks: Vec<CallbackGate>,
     /// What verifies notifications, for the tidying.
     keys: watch::Sender<Arc<[AcceptedKey]>>,
+    keyholder: Option<Arc<Keyholder>>,
 }
 
 /// One bank of the running gate.
@@ -122,12 +129,16 @@ struct BankGate {
 /// # Errors
 /// [`StartError`]; what was bound before is given back.
 pub fn prepare(config: Config) -> Result<Prepared, StartError> {
+    // Before anything else is opened: what it inherits is one socket.
+    let keyholder = keyholder::start(&config)?;
+    let keys = keyholder::keys(keyholder.as_ref()).map_err(keyholder::KeyholderError::from)?;
+    let signer = keyholder::checkpoint_signer(&config, keyholder.as_ref())?;
     // The log first: only it knows whether the journal is an old copy.
     let audit = config.audit.as_ref().map(audit::open).transpose()?;
     let ledger = ledger::open(&config, audit.as_ref())?;
     let mut banks = Vec::with_capacity(config.banks.len());
     for bank in &config.banks {
-        let material = Material::load(bank).map_err(|source| StartError::Material {
+        let material = load(bank, &keys).map_err(|source| StartError::Material {
             bank: bank.name.clone(),
             source: Box::new(source),
         })?;
@@ -148,17 +159,17 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
         config,
         ledger,
         audit,
-        signer: None,
+        signer,
         banks,
         callbacks,
+        keyholder,
         admin_unix,
         admin_tcp,
     })
 }
 
-/// For as long as the gate reads private keys itself, they are among what it needs.
-fn needs(config: &Config) -> GateNeeds {
-    GateNeeds::of(config).with_keys()
+fn load(bank: &config::Bank, keys: &Keys) -> Result<Material, MaterialError> {
+    Files::read(bank)?.with_keys(keys)
 }
 
 fn bind(listen: &Listen) -> Result<Bound, ListenError> {
@@ -184,16 +195,7 @@ impl Prepared {
     /// What this gate needs of the kernel from now on.
     #[must_use]
     pub fn needs(&self) -> GateNeeds {
-        needs(&self.config)
-    }
-
-    /// Who signs the audit log's checkpoints; nobody, unless this is called.
-    #[must_use]
-    pub fn signed_by(self, signer: CheckpointSigner) -> Self {
-        Self {
-            signer: Some(signer),
-            ..self
-        }
+        GateNeeds::of(&self.config)
     }
 
     /// Puts everything on the runtime that this is called in, and starts to serve.
@@ -213,6 +215,7 @@ impl Prepared {
             signer,
             banks: prepared,
             callbacks: prepared_callbacks,
+            keyholder,
             admin_unix,
             admin_tcp,
         } = self;
@@ -285,6 +288,7 @@ impl Prepared {
             audit,
             callbacks,
             keys,
+            keyholder,
         };
         gate.warn_of_expiry();
         let view = status::View::new(&gate, served, admin_tcp.as_ref().and_then(Bound::tcp_addr));
@@ -336,6 +340,7 @@ fn generation(
         head: bank.limits.head,
         body: bank.limits.response_body,
     };
+    let identity = material.tls.as_ref().map(|tls| Arc::clone(tls.store()));
     let dialler = Dialler::new(material.tls, Arc::clone(handshakes), answer);
     let authority = HeaderValue::from_str(&bank.remote.authority)
         // The config takes host names and addresses only; all of them are header values.
@@ -360,7 +365,7 @@ fn generation(
         access: material.access,
         bank: Bank::new(parts),
         url: url_of(bank),
-        certificate: material.certificate,
+        identity,
     }
 }
 
@@ -383,6 +388,12 @@ impl Gate {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The way to the keys; `None` when no bank needs one.
+    #[must_use]
+    pub fn keyholder(&self) -> Option<Arc<Keyholder>> {
+        self.keyholder.clone()
     }
 
     /// How long a drain may take.

@@ -20,6 +20,7 @@ pub mod egress;
 pub mod gate;
 pub mod harden;
 pub mod journal;
+pub mod keyholder;
 pub mod lifecycle;
 pub mod net;
 pub mod notify;

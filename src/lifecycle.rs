@@ -263,8 +263,9 @@ async fn live(
 async fn reload(gate: &mut Gate, notifier: &Notifier, asked: Asked) {
     gate.life().enter(Phase::Reloading);
     notifier.reloading();
-    let bounds = gate.bounds();
-    let read = tokio::task::spawn_blocking(move || Replacement::read(&bounds)).await;
+    let (bounds, keyholder) = (gate.bounds(), gate.keyholder());
+    let read = move || Replacement::read(&bounds, keyholder.as_ref());
+    let read = tokio::task::spawn_blocking(read).await;
     let result = match read {
         Ok(replacement) => replacement.and_then(|replacement| gate.replace(replacement)),
         Err(lost) => Err(ReloadError::System(std::io::Error::other(lost))),

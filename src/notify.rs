@@ -34,6 +34,12 @@ impl Notifier {
         Self::new(std::env::var_os("NOTIFY_SOCKET"))
     }
 
+    /// For a process that has no manager of its own.
+    #[must_use]
+    pub fn to_nobody() -> Self {
+        Self::new(None)
+    }
+
     fn new(address: Option<OsString>) -> Self {
         let socket = address
             .filter(|address| !address.is_empty())

@@ -36,6 +36,9 @@ pub struct Status {
     /// Where operations are kept; none without guarded routes.
     #[serde(default)]
     pub journal: Option<Journal>,
+    /// The process that has the keys; none without TLS.
+    #[serde(default)]
+    pub keyholder: Option<Keyholder>,
     /// The audit log, where one is kept.
     #[serde(default)]
     pub audit: Option<Audit>,
@@ -131,6 +134,19 @@ pub struct Bank {
     pub queued: u64,
     /// Requests since the start, by outcome.
     pub requests: Requests,
+}
+
+/// The process that has the keys, as the gate knows it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Keyholder {
+    /// Whether it answered the last time that it was asked.
+    pub up: bool,
+    /// The signer's process id.
+    pub pid: Option<u32>,
+    /// Handshakes that it signed for this gate: the signer's own log has a line for each.
+    pub signatures: u64,
+    /// How often another signer took over in this gate's life.
+    pub restarts: u64,
 }
 
 /// One callback.
@@ -432,6 +448,12 @@ pub(crate) mod tests {
                 commits: 4,
                 works: 9,
             }),
+            keyholder: Some(Keyholder {
+                up: true,
+                pid: Some(4713),
+                signatures: 17,
+                restarts: 0,
+            }),
             admin: AdminListeners {
                 unix: Some("/run/priorgate/admin.sock".to_owned()),
                 tcp: None,
@@ -472,6 +494,7 @@ pub(crate) mod tests {
                 "file": "/var/lib/priorgate/journal.db", "failed": null, "frozen": false, "doubted": false, "full": false,
                 "open": 1, "unknown": 2, "undelivered": 3, "commits": 4, "works": 9,
             },
+            "keyholder": {"up": true, "pid": 4713, "signatures": 17, "restarts": 0},
             "audit": null, "admin": {"unix": "/run/priorgate/admin.sock", "tcp": null}, "log_dropped": 0,
         });
         assert_eq!(document, expected);

@@ -139,7 +139,18 @@ impl Dialler {
         Err(last)
     }
 
+    /// Once more if the keyholder's key was changed meanwhile: nothing was sent, and the new certificate is there.
     async fn try_one(&self, addr: SocketAddr, until: Instant) -> Result<Link, DialError> {
+        match self.connect(addr, until).await {
+            Err(DialError::Handshake {
+                source: HandshakeError::KeyChanged,
+                ..
+            }) => self.connect(addr, until).await,
+            result => result,
+        }
+    }
+
+    async fn connect(&self, addr: SocketAddr, until: Instant) -> Result<Link, DialError> {
         let socket = timeout_at(until, TcpStream::connect(addr))
             .await
             .map_err(|_| DialError::TimedOut)?
@@ -178,7 +189,7 @@ impl Dialler {
         // The socket stays registered with the serving runtime; only the waiting and the signing happen here.
         let thread = tokio::task::spawn_blocking(move || {
             let _place = place;
-            runtime.block_on(timeout_at(until, tls.connect(meter)))
+            runtime.block_on(timeout_at(until, tls.connect(meter, until.into_std())))
         });
         match timeout_at(until, thread).await {
             Ok(Ok(Ok(Ok(stream)))) => Ok(Wire::tls(stream)),

@@ -500,7 +500,7 @@ fn problem_of(error: &DialError) -> Problem {
                  check url"
                     .to_owned(),
             ),
-            HandshakeError::Signing(_) => (
+            HandshakeError::KeyChanged | HandshakeError::Signing(_) => (
                 Code::IdentityUnavailable,
                 "the private key could not sign the handshake. Nothing was sent; the gate's log has the cause"
                     .to_owned(),

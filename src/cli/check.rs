@@ -14,11 +14,11 @@ use super::{CONFIG, OK, PROBLEM};
 use crate::admin::status::Timestamp;
 use crate::config::callback::Callback;
 use crate::config::{
-    AdminUnix, Audit, Bank, Config, ConfigError, Hardening, Listen, TcpAccess, Tls, TlsVersion,
-    Transport,
+    AdminUnix, Audit, Bank, Config, ConfigError, Hardening, KeySource, Listen, TcpAccess, Tls,
+    TlsVersion, Transport,
 };
 use crate::gate::ingress;
-use crate::gate::material::Material;
+use crate::gate::material::{Files, Keys};
 use crate::harden::rules;
 use crate::net::exchange::chain;
 use crate::policy::signature::{Algorithm, PublicKey};
@@ -211,7 +211,9 @@ impl Report {
             .iter()
             .skip(before)
             .all(|finding| matches!(finding.level, Level::Ok | Level::Warning));
-        if clean && let Err(error) = Material::load(bank) {
+        if clean
+            && let Err(error) = Files::read(bank).and_then(|files| files.with_keys(&Keys::Files))
+        {
             self.add(Level::Problem, bank.name.clone(), chain(&error));
         }
     }
@@ -273,7 +275,11 @@ impl Report {
 
     fn identity(&mut self, bank: &str, tls: &Tls) {
         let cert = format!("{bank}: identity.cert_file");
-        let key = format!("{bank}: identity.key_file");
+        let key_file = identity::key_path(&tls.key);
+        let key = match &tls.key {
+            KeySource::Credential(_) => format!("{bank}: identity.key_credential"),
+            KeySource::File(_) => format!("{bank}: identity.key_file"),
+        };
         let certificates = pem::certificates(&tls.cert_file).map_err(IdentityError::from);
         let facts = certificates.and_then(|chain| {
             let issuers = chain.iter().skip(1).map(identity::describe);
@@ -281,7 +287,10 @@ impl Report {
             Ok((identity::leaf(&tls.cert_file, &chain)?, issuers))
         });
         // Whoever can read the key is worth knowing even when the certificate is not there.
-        self.key_mode(&key, &tls.key_file);
+        // A credential's mode is the service manager's care.
+        if let KeySource::File(file) = &tls.key {
+            self.key_mode(&key, file);
+        }
         match facts {
             Ok((leaf, issuers)) => {
                 self.expiry(&cert, "the client certificate", &leaf);
@@ -301,7 +310,12 @@ impl Report {
                 return;
             }
         }
-        match Identity::load(&tls.cert_file, &tls.key_file) {
+        match key_file.and_then(|key_file| Identity::load(&tls.cert_file, &key_file)) {
+            Err(IdentityError::NoCredential { .. }) => {
+                let message =
+                    "only the keyholder's unit has the credential; its start checks the pair";
+                self.add(Level::NotChecked, key, message);
+            }
             Ok(_) => self.add(Level::Ok, key, "the private key belongs to the certificate"),
             Err(IdentityError::Pem(error)) if error.is_permission_denied() => {
                 self.add(Level::NotChecked, key, "this user may not read it");

@@ -13,6 +13,7 @@ mod doctor;
 mod forbidden;
 mod journal_file;
 mod keygen;
+mod keyholder;
 mod operations;
 mod output;
 mod page;
@@ -78,6 +79,16 @@ enum Command {
     /// Reads the configuration and every file it names, binds every listener, and only then serves:
     /// one mistake and it does not start. The log goes to stderr.
     Run,
+    /// Hold the private keys, and sign TLS handshakes for the gate; started by `run` or systemd
+    ///
+    /// Reads the configuration for its identities only. The gate is at the other end of stdin, or
+    /// connects to it. SIGHUP loads the keys again; keys that do not fit their certificate change
+    /// nothing.
+    Keyholder {
+        /// Which of its two processes this is
+        #[arg(long, hide = true, value_enum, default_value_t = keyholder::Role::Monitor)]
+        role: keyholder::Role,
+    },
     /// Check the configuration and every file it names, without serving
     ///
     /// The same loading as `run`, and more: certificates that end soon, keys that others can read.
@@ -232,6 +243,7 @@ fn carry_out(cli: Cli, style: Style, out: &mut dyn Write, err: &mut dyn Write) -
     let config = cli.config;
     match cli.command {
         Command::Run => run::run(&config, err),
+        Command::Keyholder { role } => keyholder::run(&config, role, err),
         Command::Check { days, json } => check::run(&config, days, json, style, out),
         Command::Doctor { json } => doctor::run(&config, json, style, out, err),
         Command::Reload(target) => reload::run(&target.with(config), style, out, err),

@@ -89,6 +89,18 @@ impl Table<'_> {
             "confinement",
             self.confinement(&status.confinement).into_iter(),
         )?;
+        if let Some(keyholder) = &status.keyholder {
+            let up = if keyholder.up {
+                "up".to_owned()
+            } else {
+                style.bad("does not answer: no new connection to a bank can be made")
+            };
+            let signer = keyholder.pid.map(|pid| format!(", signer {pid}"));
+            let signer = signer.unwrap_or_default();
+            let (signatures, restarts) = (keyholder.signatures, keyholder.restarts);
+            let line = format!("{up}{signer}, {signatures} signatures, {restarts} restarts");
+            self.row("keyholder", &line)?;
+        }
         if let Some(journal) = &status.journal {
             self.rows("journal", self.journal(journal).into_iter())?;
         }
@@ -362,6 +374,7 @@ priorgate 0.1.0  ready
   confinement  required
                in force: not dumpable, seccomp
                not offered by this kernel: Landlock scopes
+  keyholder    up, signer 4713, 17 signatures, 0 restarts
   journal      /var/lib/priorgate/journal.db
                1 open, 2 unknown, 3 answered to nobody
   admin        /run/priorgate/admin.sock

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::scalar::{
-    Address, AnswerType, BankName, BodyPointer, FileMode, FilePath, Header, Ip, Later, Level, Name,
-    RouteMethod, RoutePath, Sha256, Size, Span, Statuses, Url, User, Version,
+    Address, AnswerType, BankName, BodyPointer, Credential, FileMode, FilePath, Header, Ip, Level,
+    Name, RouteMethod, RoutePath, Sha256, Size, Span, Statuses, Url, User, Version,
 };
 
 /// The configuration of priorgate.
@@ -99,14 +99,22 @@ pub struct Trust {
 pub struct Identity {
     /// PEM file with the certificate chain, leaf first.
     pub cert_file: FilePath,
-    /// PEM file with the private key.
-    pub key_file: FilePath,
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "refused where it stands")]
-    pub key_credential: Option<Later>,
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "refused where it stands")]
-    pub sign_rate: Option<Later>,
+    /// PEM file with the private key, which the keyholder alone opens.
+    pub key_file: Option<FilePath>,
+    /// Instead of it: the name of a systemd credential of the keyholder.
+    pub key_credential: Option<Credential>,
+    /// How often the key may sign.
+    pub sign_rate: Option<SignRate>,
+}
+
+/// How often a key may sign.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignRate {
+    /// Signatures at once.
+    pub burst: Option<u32>,
+    /// Signatures a second in the long run.
+    pub per_second: Option<u32>,
 }
 
 /// A listener: `unix` or `tcp`.

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::policy::route::Route;
+use crate::policy::signing::rate::Rate;
 
 pub use error::ConfigError;
 pub use names::Names;
@@ -153,8 +154,19 @@ pub struct Tls {
     pub spki_sha256: Vec<[u8; 32]>,
     /// PEM file with our certificate chain, leaf first.
     pub cert_file: PathBuf,
-    /// PEM file with our private key.
-    pub key_file: PathBuf,
+    /// Where the keyholder finds our private key.
+    pub key: KeySource,
+    /// How often it may sign.
+    pub sign_rate: Rate,
+}
+
+/// Where a private key lies. Only the keyholder opens it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum KeySource {
+    /// A systemd credential of the keyholder's unit.
+    Credential(String),
+    /// A PEM file.
+    File(PathBuf),
 }
 
 /// A TLS protocol version.

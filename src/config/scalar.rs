@@ -97,6 +97,21 @@ scalar!(
     |text| label(text, b"-_").ok_or_else(|| "expected a name of 1 to 32 lower-case letters, digits, `-` and `_`".to_owned())
 );
 scalar!(
+    /// The name of a systemd credential: it becomes a file's name in one directory, and must not leave it.
+    Credential(String),
+    "the name of a credential, as in LoadCredential=",
+    |text| {
+        let good = (1..=64).contains(&text.len())
+            && !text.starts_with('.')
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if good {
+            Ok(text.to_owned())
+        } else {
+            Err("expected a name of 1 to 64 letters, digits, `.`, `_` and `-`, not beginning with `.`".to_owned())
+        }
+    }
+);
+scalar!(
     /// A bank's origin.
     Url(Origin),
     "an origin such as https://api.bank.example",

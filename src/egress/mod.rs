@@ -6,7 +6,6 @@ mod guarded;
 pub mod record;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::header::CONTENT_ENCODING;
 use http::{HeaderName, HeaderValue, Request};
@@ -33,6 +32,7 @@ use crate::policy::operation::{Reference, State};
 use crate::policy::outcome::Outcome;
 use crate::policy::problem::{Code, Problem};
 use crate::policy::route::{self, Method, Route, Verdict as RouteVerdict};
+use crate::tls::store::Store;
 use guarded::Guarded;
 use record::{Audited, Counts, Record};
 
@@ -57,19 +57,8 @@ pub struct Generation {
     pub bank: Bank,
     /// The bank's origin, for the status.
     pub url: String,
-    /// The leaf certificate, for the status; `None` for plaintext.
-    pub certificate: Option<CertificateFacts>,
-}
-
-/// What the status says about our certificate.
-#[derive(Clone, Debug)]
-pub struct CertificateFacts {
-    /// Its subject.
-    pub subject: String,
-    /// When it ends.
-    pub not_after: SystemTime,
-    /// SHA-256 of its public key, in hex.
-    pub spki_sha256: String,
+    /// Our certificate and its key, for the status; `None` for plaintext.
+    pub identity: Option<Arc<Store>>,
 }
 
 /// One bank's egress: what stays while generations come and go.

@@ -1,22 +1,51 @@
 //! What a bank's configuration names on disk, read and checked: CA, certificate, key, tokens, secret header values.
 //!
-//! One loader for `run`, reload and `check`, so that they cannot disagree.
+//! One loader for `run`, reload and `check`, so that they cannot disagree. Files are read first and keys matched then,
+//! so that a reload asks the keyholder for new keys only when everything else is good.
 
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
+use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
-use rustls::sign::CertifiedKey;
 
 use crate::config::{Bank, Listen, TcpAccess, Tls, Transport};
-use crate::egress::CertificateFacts;
 use crate::policy::caller::Access;
+use crate::policy::keyproto::Held;
 use crate::policy::secret::Secret;
 use crate::tls::client::{TlsClient, TlsSetupError};
-use crate::tls::identity::{Identity, IdentityError};
+use crate::tls::identity::{self, Identity, IdentityError};
 use crate::tls::key::ClientKey;
+use crate::tls::keyholder::Keyholder;
+use crate::tls::pem;
 use crate::tls::secretfile::{self, SecretFileError};
+use crate::tls::store::{Pair, Store};
 use crate::tls::trust::{Trust, TrustError};
+
+/// Where the keys are.
+#[derive(Debug)]
+pub enum Keys {
+    /// In the files, read by this process: for `check`, which serves nobody.
+    Files,
+    /// In the keyholder.
+    Keyholder {
+        /// The way to it.
+        keyholder: Arc<Keyholder>,
+        /// What it has.
+        held: Vec<Held>,
+    },
+    /// Nowhere: no bank needed one at the start.
+    Nowhere,
+}
+
+/// A bank's files, read; its certificate not yet matched with a key.
+#[derive(Debug)]
+pub struct Files {
+    tls: Option<Box<Tls>>,
+    roots: RootCertStore,
+    set: Vec<(HeaderName, HeaderValue)>,
+    access: Vec<Access>,
+}
 
 /// Everything that one bank's generation needs from files.
 #[derive(Debug)]
@@ -27,8 +56,6 @@ pub struct Material {
     pub set: Vec<(HeaderName, HeaderValue)>,
     /// What each listener asks, in the order of the config.
     pub access: Vec<Access>,
-    /// Our leaf, for the status.
-    pub certificate: Option<CertificateFacts>,
 }
 
 /// What is wrong with a file.
@@ -43,6 +70,11 @@ pub enum MaterialError {
     /// The name to verify.
     #[error("trust.server_name is neither a DNS name nor an address")]
     ServerName(#[from] rustls::pki_types::InvalidDnsNameError),
+    /// A bank that needs a key, in a process that was started without a keyholder.
+    #[error(
+        "restart needed: this gate was started without a keyholder, and the bank asks for a certificate"
+    )]
+    NoKeyholder,
     /// TLS itself.
     #[error(transparent)]
     Setup(#[from] TlsSetupError),
@@ -54,17 +86,21 @@ pub enum MaterialError {
     Value(HeaderName),
 }
 
-impl Material {
+impl Files {
     /// Reads a bank's files.
     ///
     /// # Errors
     /// The first [`MaterialError`] found.
-    pub fn load(bank: &Bank) -> Result<Self, MaterialError> {
-        let (tls, certificate) = match &bank.transport {
-            Transport::PlaintextLoopback => (None, None),
+    pub fn read(bank: &Bank) -> Result<Self, MaterialError> {
+        let (tls, roots) = match &bank.transport {
+            Transport::PlaintextLoopback => (None, RootCertStore::empty()),
             Transport::Tls(tls) => {
-                let (client, facts) = load_tls(tls)?;
-                (Some(client), Some(facts))
+                // Read again with the key, which may be another by then; a bad one is told before it is asked for.
+                identity::leaf(
+                    &tls.cert_file,
+                    &pem::certificates(&tls.cert_file).map_err(IdentityError::from)?,
+                )?;
+                (Some(tls.clone()), Trust::load(&tls.ca_file)?.roots)
             }
         };
         let mut set = Vec::with_capacity(bank.headers.set_files.len());
@@ -82,32 +118,58 @@ impl Material {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             tls,
+            roots,
             set,
             access,
-            certificate,
+        })
+    }
+
+    /// Matches the certificate with its key.
+    ///
+    /// # Errors
+    /// [`MaterialError`].
+    pub fn with_keys(self, keys: &Keys) -> Result<Material, MaterialError> {
+        let tls = match self.tls {
+            None => None,
+            Some(tls) => Some(client(&tls, self.roots, store(&tls, keys)?)?),
+        };
+        Ok(Material {
+            tls,
+            set: self.set,
+            access: self.access,
         })
     }
 }
 
-fn load_tls(tls: &Tls) -> Result<(Arc<TlsClient>, CertificateFacts), MaterialError> {
-    let identity = Identity::load(&tls.cert_file, &tls.key_file)?;
-    let facts = CertificateFacts {
-        subject: identity.leaf.subject.clone(),
-        not_after: identity.leaf.not_after,
-        spki_sha256: hex(&identity.leaf.spki_sha256),
-    };
-    let key = Arc::new(ClientKey::local(identity.key));
-    let certified = Arc::new(CertifiedKey::new(identity.chain, key));
-    let roots = Trust::load(&tls.ca_file)?.roots;
+fn store(tls: &Tls, keys: &Keys) -> Result<Store, MaterialError> {
+    match keys {
+        Keys::Files => {
+            let identity = Identity::load(&tls.cert_file, &identity::key_path(&tls.key)?)?;
+            Ok(Store::fixed(Pair {
+                chain: identity.chain,
+                key: ClientKey::Local(identity.key),
+                leaf: identity.leaf,
+            }))
+        }
+        Keys::Keyholder { keyholder, held } => {
+            let pair = Pair::match_up(&tls.cert_file, keyholder, held)?;
+            let cert_file = tls.cert_file.clone();
+            Ok(Store::renewable(pair, cert_file, Arc::clone(keyholder)))
+        }
+        Keys::Nowhere => Err(MaterialError::NoKeyholder),
+    }
+}
+
+fn client(tls: &Tls, roots: RootCertStore, store: Store) -> Result<Arc<TlsClient>, MaterialError> {
     let server_name = ServerName::try_from(tls.server_name.clone())?;
     let client = TlsClient::new(
         tls.min_version,
         roots,
         server_name,
         tls.spki_sha256.clone(),
-        certified,
+        Arc::new(store),
     )?;
-    Ok((Arc::new(client), facts))
+    Ok(Arc::new(client))
 }
 
 fn load_access(listen: &Listen) -> Result<Access, SecretFileError> {
@@ -126,16 +188,4 @@ fn load_access(listen: &Listen) -> Result<Access, SecretFileError> {
             Access::Tokens(tokens?)
         }
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(
-        String::with_capacity(bytes.len().saturating_mul(2)),
-        |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        },
-    )
 }

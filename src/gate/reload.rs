@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ingress;
-use super::material::{Material, MaterialError};
+use super::material::{Files, Material, MaterialError};
 use super::status::Life;
-use super::{Gate, Resolver, generation, tidy};
+use super::{Gate, Resolver, generation, keyholder, tidy};
 use crate::config::{self, Config, Listen, Names};
+use crate::harden::needs::GateNeeds;
 use crate::harden::rules;
+use crate::tls::keyholder::{AskError, Keyholder};
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +20,9 @@ pub enum ReloadError {
     /// The file.
     #[error(transparent)]
     Config(#[from] config::ConfigError),
+    /// The keys.
+    #[error(transparent)]
+    Keyholder(#[from] AskError),
     /// A file that the configuration names.
     #[error("banks: {bank}: {source}")]
     Material {
@@ -65,11 +70,12 @@ pub struct Replacement {
 }
 
 impl Replacement {
-    /// Reads the file and everything it names again. Blocks: call it from a blocking thread.
+    /// Reads the file and everything it names again, and then has the keyholder do the same. Blocks: call it from a
+    /// blocking thread.
     ///
     /// # Errors
-    /// [`ReloadError::Config`], [`ReloadError::RestartNeeded`] and those of the files.
-    pub fn read(bounds: &Bounds) -> Result<Self, ReloadError> {
+    /// [`ReloadError::Config`], [`ReloadError::RestartNeeded`], [`ReloadError::Keyholder`] and those of the files.
+    pub fn read(bounds: &Bounds, keyholder: Option<&Arc<Keyholder>>) -> Result<Self, ReloadError> {
         let confined = bounds.life.confined();
         let config = if confined.closes_files() {
             Config::load_knowing(&bounds.path, &bounds.names)?
@@ -78,21 +84,29 @@ impl Replacement {
         };
         rules::refuse(&config)?;
         // Before the files are read: what cannot be opened any more is not what is wrong with them.
-        if let Some(what) = confined.beyond(&super::needs(&config)) {
+        if let Some(what) = confined.beyond(&GateNeeds::of(&config)) {
             return Err(ReloadError::RestartNeeded(what));
         }
-        let materials = config
+        let named = |bank: &config::Bank, source| ReloadError::Material {
+            bank: bank.name.clone(),
+            source: Box::new(source),
+        };
+        let files = config
             .banks
             .iter()
-            .map(|bank| {
-                Material::load(bank).map_err(|source| ReloadError::Material {
-                    bank: bank.name.clone(),
-                    source: Box::new(source),
-                })
-            })
-            .collect::<Result<_, _>>()?;
+            .map(|bank| Files::read(bank).map_err(|source| named(bank, source)))
+            .collect::<Result<Vec<_>, _>>()?;
         let callbacks = ingress::load(&config.callbacks)
             .map_err(|(callback, source)| ReloadError::Callback { callback, source })?;
+        let keys = keyholder::reload(keyholder)?;
+        let materials = files
+            .into_iter()
+            .zip(&config.banks)
+            .map(|(files, bank)| {
+                let material = files.with_keys(&keys);
+                material.map_err(|source| named(bank, source))
+            })
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             config,
             materials,

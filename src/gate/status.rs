@@ -21,6 +21,7 @@ use crate::egress::Egress;
 use crate::harden::Confined;
 use crate::policy::operation::UnixMillis;
 use crate::policy::outcome::Outcome;
+use crate::tls::keyholder::Keyholder;
 
 /// Banks take weeks to issue a certificate.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(30 * 86_400);
@@ -68,6 +69,7 @@ pub struct View {
     audit: Option<Audit>,
     /// A key is configured for the audit log.
     audit_key: bool,
+    keyholder: Option<Arc<Keyholder>>,
 }
 
 impl Life {
@@ -192,6 +194,7 @@ impl View {
                 .audit
                 .as_ref()
                 .is_some_and(|audit| audit.key.is_some()),
+            keyholder: gate.keyholder.clone(),
         }
     }
 
@@ -223,6 +226,7 @@ impl View {
             warnings,
             banks: self.banks.iter().map(BankView::status).collect(),
             callbacks: self.callbacks.iter().map(callback).collect(),
+            keyholder: self.keyholder.as_deref().map(keyholder),
             journal: self.ledger.as_ref().map(Facts::status),
             audit: self.audit.as_ref().map(audit_status),
             admin: self.admin.clone(),
@@ -240,16 +244,19 @@ impl BankView {
         Bank {
             name: self.gate.egress.name().to_owned(),
             url: generation.url.clone(),
-            transport: match generation.certificate {
+            transport: match generation.identity {
                 Some(_) => Transport::Mtls,
                 None => Transport::PlaintextLoopback,
             },
             listen: self.listen.iter().map(listen_address).collect(),
             generation: generation.number,
-            certificate: generation.certificate.as_ref().map(|facts| Certificate {
-                subject: facts.subject.clone(),
-                not_after: facts.not_after.into(),
-                spki_sha256: facts.spki_sha256.clone(),
+            certificate: generation.identity.as_ref().map(|store| {
+                let leaf = &store.current().leaf;
+                Certificate {
+                    subject: leaf.subject.clone(),
+                    not_after: leaf.not_after.into(),
+                    spki_sha256: hex(&leaf.spki_sha256),
+                }
             }),
             addresses: bank
                 .resolver()
@@ -381,11 +388,21 @@ pub(super) fn probe(banks: &[BankGate]) -> ProbeFn {
     })
 }
 
+fn keyholder(keyholder: &Keyholder) -> status::Keyholder {
+    let facts = keyholder.facts();
+    status::Keyholder {
+        up: facts.up,
+        pid: facts.pid,
+        signatures: facts.signatures,
+        restarts: facts.restarts,
+    }
+}
+
 /// A client certificate that has ended or ends soon. It is used all the same: the clock may be wrong, and only the bank
 /// decides what it takes.
 pub(super) fn expiry_warning(egress: &Egress) -> Option<String> {
     let generation = egress.generation();
-    let facts = generation.certificate.as_ref()?;
+    let facts = &generation.identity.as_ref()?.current().leaf;
     let now = SystemTime::now();
     let soon = now.checked_add(EXPIRY_MARGIN)?;
     if facts.not_after >= soon {
@@ -413,14 +430,10 @@ fn listen_address(served: &Served) -> ListenAddress {
 
 /// The switches whose danger is spelled in their name.
 fn warnings(config: &config::Config) -> Vec<String> {
-    let mut found =
-        vec!["the private key lies in the process that speaks to the network".to_owned()];
-    found.extend(
-        config
-            .callbacks
-            .iter()
-            .flat_map(config::callback::Callback::advice),
-    );
+    let advice = config.callbacks.iter();
+    let mut found: Vec<_> = advice
+        .flat_map(config::callback::Callback::advice)
+        .collect();
     for bank in &config.banks {
         let name = &bank.name;
         if matches!(bank.transport, config::Transport::PlaintextLoopback) {
@@ -442,4 +455,16 @@ fn warnings(config: &config::Config) -> Vec<String> {
         }
     }
     found
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(
+        String::with_capacity(bytes.len().saturating_mul(2)),
+        |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        },
+    )
 }

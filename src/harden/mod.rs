@@ -226,6 +226,12 @@ impl Confined {
         report.chain(self.failed.iter().cloned()).collect()
     }
 
+    /// What could not be given up, without a look into `/proc`: a signer may not open it any more.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        self.failed.clone()
+    }
+
     /// The same for the log of a start: nothing where nothing was asked for.
     #[must_use]
     pub fn missing_where_wanted(&self) -> Vec<String> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::config::callback::{self, Callback, Socket, Target};
-use crate::config::{Bank, Config, Listen, TcpAccess, Transport};
+use crate::config::{Bank, Config, KeySource, Listen, TcpAccess, Transport};
 
 /// DNS over TCP, for answers that do not fit a datagram.
 const DNS: u16 = 53;
@@ -56,6 +56,13 @@ impl GateNeeds {
         if let Some(journal) = &config.journal {
             needs.write.insert(directory(&journal.path));
         }
+        if let Some(audit) = &config.audit {
+            needs.write.insert(directory(&audit.file));
+            if let Some(key) = &audit.key {
+                needs.read.insert(key.public_file.clone());
+                needs.keys.insert(key.file.clone());
+            }
+        }
         if let Some(unix) = &config.admin.unix {
             needs.sockets.insert(directory(&unix.socket.path));
         }
@@ -69,7 +76,9 @@ impl GateNeeds {
         if let Transport::Tls(tls) = &bank.transport {
             self.read
                 .extend([tls.ca_file.clone(), tls.cert_file.clone()]);
-            self.keys.insert(tls.key_file.clone());
+            if let KeySource::File(file) = &tls.key {
+                self.keys.insert(file.clone());
+            }
         }
         let headers = bank.headers.set_files.iter();
         self.read.extend(headers.map(|header| header.file.clone()));
@@ -107,13 +116,6 @@ impl GateNeeds {
                 self.connect_unix.insert(path.clone());
             }
         }
-    }
-
-    /// The same for a gate that reads the private keys itself.
-    #[must_use]
-    pub fn with_keys(mut self) -> Self {
-        self.read.extend(self.keys.iter().cloned());
-        self
     }
 
     /// Every directory that can be read when this is granted; `resolve` follows symbolic links.

@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
@@ -20,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::key::SigningFailed;
+use super::store::Store;
 use super::trust::spki_sha256;
 use crate::config::TlsVersion;
 use crate::net::exchange::{certificate_alert, tls_error};
@@ -30,7 +32,7 @@ use crate::net::meter::Meter;
 pub struct TlsClient {
     config: ClientConfig,
     server_name: ServerName<'static>,
-    certified: Arc<CertifiedKey>,
+    store: Arc<Store>,
 }
 
 /// Why the configuration gives no TLS client.
@@ -50,6 +52,9 @@ pub enum HandshakeError {
     /// The bank refused our certificate inside the handshake (TLS 1.2).
     #[error("the bank refused the client certificate with the alert {0:?}")]
     CertificateRefused(AlertDescription),
+    /// The keyholder had another key; the certificate that belongs to it was read, and is shown from now on.
+    #[error("the key was changed during the handshake")]
+    KeyChanged,
     /// Anything else on the way: reset, closed, another alert, nonsense.
     #[error("the TLS handshake failed: {0}")]
     Failed(#[source] io::Error),
@@ -79,7 +84,7 @@ impl TlsClient {
         roots: RootCertStore,
         server_name: ServerName<'static>,
         pins: Vec<[u8; 32]>,
-        certified: Arc<CertifiedKey>,
+        store: Arc<Store>,
     ) -> Result<Self, TlsSetupError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = verifier(Arc::new(roots), pins, &provider).map_err(TlsSetupError::Trust)?;
@@ -87,28 +92,44 @@ impl TlsClient {
             TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::Tls13 => &[&rustls::version::TLS13],
         };
-        let asked = ShowCertificate::new(Arc::clone(&certified));
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .map_err(TlsSetupError::Versions)?
             // "dangerous" because it replaces the verifier: ours is webpki's with pins on top.
             .dangerous()
             .with_custom_certificate_verifier(verifier)
-            .with_client_cert_resolver(Arc::new(asked));
+            // Each handshake has a resolver of its own.
+            .with_no_client_auth();
         config.resumption = Resumption::disabled();
         Ok(Self {
             config,
             server_name,
-            certified,
+            store,
         })
     }
 
-    /// Shakes hands. Blocks the thread while the key signs: call it from a blocking thread.
+    /// The pair that is shown now.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Shakes hands. Blocks the thread while the key signs, which gives up before `until`: call it from a blocking
+    /// thread.
     ///
     /// # Errors
     /// [`HandshakeError`]; nothing of a request was sent in any case.
-    pub async fn connect(&self, socket: Meter) -> Result<TlsStream<Meter>, HandshakeError> {
-        let witness = Arc::new(ShowCertificate::new(Arc::clone(&self.certified)));
+    pub async fn connect(
+        &self,
+        socket: Meter,
+        until: Instant,
+    ) -> Result<TlsStream<Meter>, HandshakeError> {
+        let pair = self.store.current();
+        let key = pair.key.for_handshake(until);
+        let witness = Arc::new(ShowCertificate::new(CertifiedKey::new(
+            pair.chain.clone(),
+            key,
+        )));
         // A copy for each handshake: a few reference counts, so that "was it asked?" is this connection's own.
         let mut config = self.config.clone();
         config.client_auth_cert_resolver = Arc::clone(&witness) as Arc<dyn ResolvesClientCert>;
@@ -120,7 +141,15 @@ impl TlsClient {
                 "the bank accepts none of the signature schemes that this kind of key has",
             )));
         }
-        let stream = shaken.map_err(HandshakeError::from_io)?;
+        let stream = match shaken.map_err(HandshakeError::from_io) {
+            Err(HandshakeError::Signing(failed)) if failed.is_key_changed() => {
+                self.store
+                    .renew(&pair, until)
+                    .map_err(HandshakeError::Signing)?;
+                return Err(HandshakeError::KeyChanged);
+            }
+            shaken => shaken?,
+        };
         if witness.asked.load(Ordering::Relaxed) {
             Ok(stream)
         } else {
@@ -175,9 +204,9 @@ struct ShowCertificate {
 }
 
 impl ShowCertificate {
-    fn new(certified: Arc<CertifiedKey>) -> Self {
+    fn new(certified: CertifiedKey) -> Self {
         Self {
-            certified,
+            certified: Arc::new(certified),
             asked: AtomicBool::new(false),
             unfit: AtomicBool::new(false),
         }
@@ -270,6 +299,8 @@ impl ServerCertVerifier for Pinned {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use rustls::ServerConfig;
     use rustls::pki_types::PrivateKeyDer;
@@ -278,8 +309,10 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio_rustls::TlsAcceptor;
 
+    use super::super::identity;
     use super::super::key::ClientKey;
     use super::super::key::tests::DeadKey;
+    use super::super::store::Pair;
     use super::*;
 
     /// One CA for both sides, a server on loopback that demands a client certificate, and the client's parts.
@@ -339,18 +372,26 @@ mod tests {
             let (socket, _) = listener.accept().await.unwrap();
             let _ = acceptor.accept(socket).await;
         });
-        let certified = Arc::new(CertifiedKey::new(world.chain, Arc::new(key)));
+        let leaf = identity::describe(&world.chain[0]).unwrap();
+        let store = Arc::new(Store::fixed(Pair {
+            chain: world.chain,
+            key,
+            leaf,
+        }));
         let name = ServerName::try_from("localhost").unwrap();
-        let client = TlsClient::new(version, world.roots, name, vec![], certified).unwrap();
+        let client = TlsClient::new(version, world.roots, name, vec![], store).unwrap();
         let (meter, _probe) = Meter::new(TcpStream::connect(addr).await.unwrap());
-        client.connect(meter).await.map(|_| ())
+        client
+            .connect(meter, Instant::now() + Duration::from_secs(20))
+            .await
+            .map(|_| ())
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_key_that_does_not_sign_is_told_from_a_broken_handshake() {
         for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
             let world = world();
-            let key = ClientKey::local(Arc::new(DeadKey(Arc::clone(&world.key))));
+            let key = ClientKey::Local(Arc::new(DeadKey(Arc::clone(&world.key))));
             let failed = shake(world, key, version).await.unwrap_err();
             assert!(matches!(failed, HandshakeError::Signing(_)), "{failed}");
         }
@@ -359,7 +400,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_working_key_completes_the_handshake() {
         let world = world();
-        let key = ClientKey::local(Arc::clone(&world.key));
+        let key = ClientKey::Local(Arc::clone(&world.key));
         shake(world, key, TlsVersion::Tls13).await.unwrap();
     }
 }

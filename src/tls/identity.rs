@@ -12,6 +12,7 @@ use zeroize::Zeroize;
 
 use super::pem::{self, PemError};
 use super::trust::{self, TrustError};
+use crate::config::KeySource;
 
 /// A certificate chain and its key.
 #[derive(Debug)]
@@ -55,6 +56,23 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
     },
+    /// No key of the keyholder's belongs to the certificate.
+    #[error(
+        "{}: the keyholder has no key that belongs to this certificate; nothing works until both are of one pair",
+        cert.display()
+    )]
+    NoKey {
+        /// The certificate's file.
+        cert: PathBuf,
+    },
+    /// A credential that the service manager did not pass.
+    #[error(
+        "there is no credential `{name}`: add `LoadCredential={name}:PATH` to the unit of priorgate-keyholder ($CREDENTIALS_DIRECTORY)"
+    )]
+    NoCredential {
+        /// Its name in the configuration.
+        name: String,
+    },
     /// They do not belong together.
     #[error(
         "{} does not belong to the certificate in {}; nothing works until both are of one pair",
@@ -80,12 +98,7 @@ impl Identity {
     pub fn load(cert_file: &Path, key_file: &Path) -> Result<Self, IdentityError> {
         let chain = pem::certificates(cert_file)?;
         let leaf = leaf(cert_file, &chain)?;
-        let mut der = pem::private_key(key_file)?;
-        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der);
-        der.zeroize();
-        let key = key.map_err(|_| IdentityError::Key {
-            path: key_file.to_owned(),
-        })?;
+        let key = private_key(key_file)?;
         match CertifiedKey::new(chain.clone(), Arc::clone(&key)).keys_match() {
             Ok(()) => Ok(Self { chain, key, leaf }),
             Err(_) => Err(IdentityError::Mismatch {
@@ -93,6 +106,32 @@ impl Identity {
                 key: key_file.to_owned(),
             }),
         }
+    }
+}
+
+/// Reads a key; its file's bytes are wiped.
+///
+/// # Errors
+/// [`IdentityError::Pem`] and [`IdentityError::Key`].
+pub fn private_key(path: &Path) -> Result<Arc<dyn SigningKey>, IdentityError> {
+    let mut der = pem::private_key(path)?;
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der);
+    der.zeroize();
+    key.map_err(|_| IdentityError::Key {
+        path: path.to_owned(),
+    })
+}
+
+/// Where a key lies: a file, or a file in the directory of the process's credentials.
+///
+/// # Errors
+/// [`IdentityError::NoCredential`] when the process has no such directory.
+pub fn key_path(source: &KeySource) -> Result<PathBuf, IdentityError> {
+    match source {
+        KeySource::File(path) => Ok(path.clone()),
+        KeySource::Credential(name) => std::env::var_os("CREDENTIALS_DIRECTORY")
+            .map(|directory| Path::new(&directory).join(name))
+            .ok_or_else(|| IdentityError::NoCredential { name: name.clone() }),
     }
 }
 

@@ -3,6 +3,8 @@
 pub mod client;
 pub mod identity;
 pub mod key;
+pub mod keyholder;
 pub mod pem;
 pub mod secretfile;
+pub mod store;
 pub mod trust;

@@ -52,6 +52,12 @@ mod egress_contract;
 #[cfg(test)]
 mod hangup;
 #[cfg(test)]
+mod keyholder_life;
+#[cfg(test)]
+mod keyholder_memory;
+#[cfg(test)]
+mod keyholder_oracle;
+#[cfg(test)]
 mod layers;
 #[cfg(test)]
 mod once_answers;

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Findings;
-use crate::config::{Config, Hardening, Transport};
+use crate::config::{Config, Hardening, KeySource, Transport};
 use crate::harden::needs::GateNeeds;
 use crate::harden::rules;
 
@@ -26,8 +26,11 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
     for bank in &config.banks {
         if let Transport::Tls(tls) = &bank.transport {
             let subject = format!("{}: private key", bank.name);
-            readers(&subject, &tls.key_file, findings);
-            replacers(&subject, &tls.key_file, findings);
+            // A credential lies where the service manager puts it, for the keyholder's user alone.
+            if let KeySource::File(file) = &tls.key {
+                readers(&subject, file, findings);
+                replacers(&subject, file, findings);
+            }
         }
     }
     let needs = GateNeeds::of(config);

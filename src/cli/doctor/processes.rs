@@ -9,7 +9,7 @@ use super::Findings;
 use crate::admin::commands::Probed;
 use crate::admin::status::Status;
 use crate::cli::client;
-use crate::config::{Config, Hardening, Transport};
+use crate::config::{Config, Hardening, KeySource, Transport};
 use crate::harden::memory::Marks;
 use crate::harden::report::{self, Report};
 use crate::net::exchange::chain;
@@ -227,7 +227,15 @@ fn memory(config: &Config, gate: u32, findings: &mut Findings) {
             findings.yellow(&subject, "not looked for", "run doctor as root");
             continue;
         }
-        let found = match pem::private_key(&tls.key_file) {
+        let KeySource::File(file) = &tls.key else {
+            findings.yellow(
+                &subject,
+                "not looked for: the key is a credential of the keyholder's unit",
+                "nothing to do: the gate's unit has no such credential",
+            );
+            continue;
+        };
+        let found = match pem::private_key(file) {
             Ok(key) => Marks::of(&key)
                 .search(gate)
                 .map_err(|error| error.to_string()),

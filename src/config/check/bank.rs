@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -9,7 +10,9 @@ use rustls::pki_types::ServerName;
 
 use super::Checker;
 use crate::config::origin::Origin;
-use crate::config::{Bank, Headers, Remote, SetHeader, Tls, TlsVersion, Transport, file};
+use crate::config::{
+    Bank, Headers, KeySource, Remote, SetHeader, Tls, TlsVersion, Transport, file,
+};
 use crate::policy::headers::{self, IDEMPOTENCY_KEY, PRIORGATE_TOKEN, X_REQUEST_ID};
 use crate::policy::operation::answer::Guard;
 use crate::policy::route::{Connection, Route};
@@ -161,6 +164,10 @@ impl Checker {
             );
         }
         let identity = raw.identity.as_ref();
+        let at = format!("{at}.identity");
+        let key = self.key(&at, identity);
+        let rate = identity.and_then(|identity| identity.sign_rate.as_ref());
+        let sign_rate = self.sign_rate(&format!("{at}.sign_rate"), rate);
         let path = |file: Option<&super::super::scalar::FilePath>| {
             file.map(|file| self.resolve(&file.0)).unwrap_or_default()
         };
@@ -176,8 +183,31 @@ impl Checker {
                 .map(|trust| trust.spki_sha256.iter().map(|pin| pin.0).collect())
                 .unwrap_or_default(),
             cert_file: path(identity.map(|identity| &identity.cert_file)),
-            key_file: path(identity.map(|identity| &identity.key_file)),
+            key,
+            sign_rate,
         }))
+    }
+
+    fn key(&mut self, at: &str, identity: Option<&file::Identity>) -> KeySource {
+        let file = identity.and_then(|identity| identity.key_file.as_ref());
+        let credential = identity.and_then(|identity| identity.key_credential.as_ref());
+        match (file, credential) {
+            (Some(file), None) => return KeySource::File(self.resolve(&file.0)),
+            (None, Some(credential)) => return KeySource::Credential(credential.0.clone()),
+            (Some(_), Some(_)) => self.mistake(
+                at,
+                "key_file and key_credential are two places for one key",
+                "keep one of them",
+            ),
+            (None, None) if identity.is_some() => self.mistake(
+                at,
+                "missing: one of key_file and key_credential",
+                "add `key_file: PATH`, or `key_credential: NAME` for LoadCredential= of the keyholder's unit",
+            ),
+            // The missing identity is a mistake of its own.
+            (None, None) => {}
+        }
+        KeySource::File(PathBuf::new())
     }
 
     fn routes(&mut self, at: &str, raw: Vec<file::Route>) -> Vec<Route> {

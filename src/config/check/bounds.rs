@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Checker;
 use crate::config::scalar::{Size, Span};
 use crate::config::{Breaker, Dns, Limits, Pool, Timeouts, file};
+use crate::policy::signing::rate::Rate;
 
 /// A count's default and range.
 #[derive(Clone, Copy)]
@@ -88,8 +89,34 @@ const FAILURES: Count = Count {
     min: 1,
     max: 1000,
 };
+/// A restart of every connection of `limits.concurrency` at once, sixteen times over.
+const SIGN_BURST: Count = Count {
+    default: 512,
+    min: 1,
+    max: 65_536,
+};
+/// Pooled connections need a few a minute; a shop that opens one for every request stays below this.
+const SIGN_PER_SECOND: Count = Count {
+    default: 50,
+    min: 1,
+    max: 10_000,
+};
 
 impl Checker {
+    pub(super) fn sign_rate(&mut self, at: &str, raw: Option<&file::SignRate>) -> Rate {
+        let burst = raw.and_then(|raw| raw.burst);
+        let per_second = raw.and_then(|raw| raw.per_second);
+        let narrow = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Rate {
+            burst: narrow(self.count(&format!("{at}.burst"), burst, SIGN_BURST)),
+            per_second: narrow(self.count(
+                &format!("{at}.per_second"),
+                per_second,
+                SIGN_PER_SECOND,
+            )),
+        }
+    }
+
     pub(super) fn timeouts(&mut self, at: &str, raw: file::Timeouts) -> Timeouts {
         let seconds = Duration::from_secs;
         let total = raw.total.map_or_else(|| seconds(30), |span| span.0);

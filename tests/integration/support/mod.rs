@@ -7,8 +7,10 @@ pub(crate) mod client;
 pub(crate) mod disk;
 pub(crate) mod failpoints;
 pub(crate) mod gate;
+pub(crate) mod keyholder;
 pub(crate) mod operation;
 pub(crate) mod pki;
+pub(crate) mod process;
 #[cfg(feature = "sandbox")]
 pub(crate) mod sandbox;
 pub(crate) mod shim;

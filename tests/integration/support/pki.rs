@@ -54,6 +54,14 @@ impl Ca {
         })
     }
 
+    /// The same for a key of the scenario's own.
+    pub(crate) fn client_for(&self, name: &str, key: &KeyPair) -> rcgen::Certificate {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.signed_by(key, &self.0).unwrap()
+    }
+
     fn issue(&self, name: &str, adjust: impl FnOnce(&mut CertificateParams)) -> Issued {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);

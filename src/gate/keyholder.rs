@@ -1,0 +1,165 @@
+//! The gate's side of the keyholder's life: reach it, or start it.
+//!
+//! The service manager says where it is by `PRIORGATE_KEYHOLDER_SOCKET`: that belongs to how the process is started,
+//! not to the banks, so one configuration file serves both forms and both processes. Without it the gate starts the
+//! keyholder itself, over a socket that no path leads to.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::pki_types::pem::PemObject;
+use sha2::{Digest, Sha256};
+
+use super::material::Keys;
+use crate::audit::{CheckpointSigner, SignedCheckpoint};
+use crate::config::{Config, Transport};
+use crate::net::exchange::chain;
+use crate::tls::keyholder::{AskError, Keyholder};
+
+/// Where the service manager's socket is.
+pub const SOCKET: &str = "PRIORGATE_KEYHOLDER_SOCKET";
+/// How long the keys may take at the start: another start of the keyholder may be under way, or a slow disk.
+const START: Duration = Duration::from_secs(15);
+/// How long the signature over a checkpoint may take: nobody waits for it but the audit log's thread.
+const CHECKPOINT: Duration = Duration::from_secs(5);
+/// How long a reload of the keys may take: a signer starts, and the one before it finishes.
+const RELOAD: Duration = Duration::from_secs(15);
+
+/// Why there is no keyholder.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyholderError {
+    /// It does not answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// It cannot be started.
+    #[error("the keyholder cannot be started")]
+    Start(#[from] io::Error),
+}
+
+/// Reaches the keyholder or starts it. `None` when no bank asks for a certificate and no key signs the audit log.
+///
+/// # Errors
+/// [`KeyholderError::Start`].
+pub fn start(config: &Config) -> Result<Option<Arc<Keyholder>>, KeyholderError> {
+    let needed = config
+        .banks
+        .iter()
+        .any(|bank| matches!(bank.transport, Transport::Tls(_)));
+    let audited = config
+        .audit
+        .as_ref()
+        .is_some_and(|audit| audit.key.is_some());
+    if !needed && !audited {
+        return Ok(None);
+    }
+    let keyholder = match std::env::var_os(SOCKET) {
+        Some(path) => Keyholder::at(Path::new(&path)),
+        None => spawn(&config.path)?,
+    };
+    Ok(Some(Arc::new(keyholder)))
+}
+
+fn spawn(config: &Path) -> io::Result<Keyholder> {
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    // This very program, even if an upgrade has replaced its file meanwhile.
+    Command::new("/proc/self/exe")
+        .arg0("priorgate")
+        .arg("keyholder")
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        // A Ctrl-C is for the gate, which drains and then ends it.
+        .process_group(0)
+        // What the service manager says to the gate, and hears from it, is the gate's alone.
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("LISTEN_FDS")
+        .env_remove("LISTEN_PID")
+        .env_remove("WATCHDOG_USEC")
+        .spawn()?;
+    Ok(Keyholder::inherited(ours))
+}
+
+/// Has the keyholder sign the audit log's checkpoints, if a key is configured for that.
+pub(super) fn checkpoint_signer(
+    config: &Config,
+    keyholder: Option<&Arc<Keyholder>>,
+) -> io::Result<Option<CheckpointSigner>> {
+    let key = config.audit.as_ref().and_then(|audit| audit.key.as_ref());
+    let (Some(key), Some(keyholder)) = (key, keyholder.cloned()) else {
+        return Ok(None);
+    };
+    let key_id = key_id(&key.public_file)?;
+    Ok(Some(Box::new(move |tip| {
+        let now = Instant::now();
+        let until = now.checked_add(CHECKPOINT).unwrap_or(now);
+        let signed = keyholder
+            .checkpoint(tip.seq, tip.hash.0, until)
+            .map_err(|error| chain(&error))?;
+        Ok(SignedCheckpoint {
+            at: signed.at,
+            signatures: signed.signatures,
+            signature: signed.signature,
+            key_id: key_id.clone(),
+        })
+    })))
+}
+
+/// The first 16 hexadecimal digits of the SHA-256 of the public key's SubjectPublicKeyInfo.
+fn key_id(public_file: &Path) -> io::Result<String> {
+    let named = |what: String| {
+        io::Error::other(format!(
+            "audit.public_key_file: {}: {what}",
+            public_file.display()
+        ))
+    };
+    let spki = SubjectPublicKeyInfoDer::from_pem_file(public_file)
+        .map_err(|error| named(error.to_string()))?;
+    let hash = Sha256::digest(&spki);
+    Ok(hash
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+/// The keys as they are at the start.
+///
+/// # Errors
+/// [`AskError`].
+pub fn keys(keyholder: Option<&Arc<Keyholder>>) -> Result<Keys, AskError> {
+    ask(keyholder, |_, _| Ok(()), START)
+}
+
+/// Has the keys loaded again. Blocks.
+///
+/// # Errors
+/// [`AskError::Kept`] when the old ones stay.
+pub fn reload(keyholder: Option<&Arc<Keyholder>>) -> Result<Keys, AskError> {
+    ask(keyholder, Keyholder::reload, RELOAD)
+}
+
+fn ask(
+    keyholder: Option<&Arc<Keyholder>>,
+    first: impl Fn(&Keyholder, Instant) -> Result<(), AskError>,
+    patience: Duration,
+) -> Result<Keys, AskError> {
+    let Some(keyholder) = keyholder else {
+        return Ok(Keys::Nowhere);
+    };
+    let now = Instant::now();
+    let until = now.checked_add(patience).unwrap_or(now);
+    first(keyholder, until)?;
+    Ok(Keys::Keyholder {
+        held: keyholder.keys(until)?,
+        keyholder: Arc::clone(keyholder),
+    })
+}

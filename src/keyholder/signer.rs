@@ -1,0 +1,448 @@
+//! The process that holds the keys: it reads packets, judges, writes its line, signs, answers. Nothing else.
+//!
+//! One thread, no runtime, no file opened once it serves. It waits in one place only, for the next packet, and never
+//! for whoever reads its answers or its log.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{
+    RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, accept_with, getsockname, recv, send,
+};
+use serde_json::Value;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::line::Lines;
+use super::load::{self, Audit, Key, Last};
+use super::{Form, KeyholderError, Role, Word, audit_key, confine};
+use crate::config::Config;
+use crate::policy::chain::{Tip, checkpoint_message};
+use crate::policy::keyproto::{Answer, Held, PACKET_MAX, Refused, Request};
+use crate::policy::operation::Digest;
+use crate::policy::signing::rate::Pace;
+use crate::policy::signing::{Refusal, Shape, Verdict, judge};
+
+/// The gate, the one after it during a restart, and two to spare. More wait in the socket's queue.
+const CONNECTIONS: usize = 4;
+/// Reloads that wait for one candidate.
+const RELOADS: usize = 8;
+/// What uids are shown as that a user namespace hides.
+const NOBODY: u32 = 65_534;
+
+/// What a signer knows.
+#[derive(Debug)]
+pub(super) struct Signer {
+    keys: Vec<Key>,
+    audit: Option<(Audit, Option<Last>)>,
+    lines: Lines,
+    /// Of this process: asked once, so that it is one system call less to allow.
+    pid: u32,
+    started: Instant,
+    signatures: u64,
+}
+
+/// A gate that may ask.
+struct Connection {
+    socket: OwnedFd,
+    number: u64,
+    /// Its process, for the log.
+    pid: i32,
+}
+
+/// Who is at the door, and who may come in.
+struct Door {
+    /// The uid that may connect, where there is something to connect to.
+    allowed: Option<u32>,
+    connections: Vec<Connection>,
+    /// The next connection's.
+    number: u64,
+    /// Who waits for a candidate: connection and id.
+    reloads: Vec<(u64, u64)>,
+}
+
+pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
+    let stdout = io::stdout();
+    let control = stdout.as_fd();
+    let prepared = prepare(config);
+    if let Err(error) = &prepared {
+        let reason = crate::net::exchange::chain(error);
+        // A monitor that is gone needs no reason.
+        let _ = Word::Failed(reason).say(control);
+    }
+    let (mut signer, mut door) = prepared?;
+    Word::Ready.say(control)?;
+    loop {
+        match hear(control)? {
+            Some(Word::Go) => break,
+            Some(_) => {}
+            None => return Ok(()),
+        }
+    }
+    signer.take_over();
+    signer.serve(control, &mut door)?;
+    signer.remember();
+    Ok(())
+}
+
+/// Everything that needs a file, and then the confinement.
+fn prepare(config: &Path) -> Result<(Signer, Door), KeyholderError> {
+    let door = match Form::of_stdin()? {
+        Form::Listening => Door::listening(gate_uid()?),
+        Form::Connected => {
+            // The service manager ends the whole group at once, but the gate drains, and needs us for that.
+            let ignored = Arc::new(AtomicBool::new(false));
+            signal_hook::flag::register(SIGTERM, Arc::clone(&ignored))?;
+            signal_hook::flag::register(SIGINT, ignored)?;
+            Door::connected()?
+        }
+    };
+    let lines = Lines::stderr()?;
+    let config = Config::load(config)?;
+    let audit = audit_key(&config).as_ref().map(Audit::open).transpose()?;
+    let signer = Signer::new(load::keys(&config)?, audit, lines);
+    let level = config.hardening;
+    let missing = confine(Role::Signer, level)?;
+    let fields = [
+        ("keys", Value::from(signer.keys.len())),
+        ("memory_locked", Value::from(missing.is_none())),
+        ("note", missing.into()),
+    ];
+    signer.lines.write("INFO", "keys are loaded", &fields);
+    Ok((signer, door))
+}
+
+/// Whom the service manager made the socket for: `SocketUser=` of its unit owns the file.
+fn gate_uid() -> Result<u32, KeyholderError> {
+    let address = SocketAddrUnix::try_from(getsockname(io::stdin())?)?;
+    let path = address.path().ok_or(KeyholderError::NoSocket)?;
+    let uid = rustix::fs::stat(path)?.st_uid;
+    if uid == NOBODY {
+        let hidden = "the socket's owner is hidden by a user namespace: PrivateUsers=no in the keyholder's unit";
+        return Err(io::Error::other(hidden).into());
+    }
+    Ok(uid)
+}
+
+/// Waits for a word.
+fn hear(control: BorrowedFd<'_>) -> Result<Option<Word>, Errno> {
+    loop {
+        match Word::hear(control) {
+            Err(Errno::AGAIN | Errno::INTR) => wait(&mut [PollFd::new(&control, PollFlags::IN)])?,
+            heard => return heard,
+        }
+    }
+}
+
+fn wait(fds: &mut [PollFd<'_>]) -> Result<(), Errno> {
+    match poll(fds, None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+impl Signer {
+    pub(super) fn new(keys: Vec<Key>, audit: Option<Audit>, lines: Lines) -> Self {
+        Self {
+            keys,
+            audit: audit.map(|audit| (audit, None)),
+            lines,
+            pid: std::process::id(),
+            started: Instant::now(),
+            signatures: 0,
+        }
+    }
+
+    /// From now on no other signer writes the checkpoint state.
+    pub(super) fn take_over(&mut self) {
+        if let Some((audit, last)) = &mut self.audit {
+            *last = audit.last();
+            self.signatures = last.unwrap_or_default().signatures;
+        }
+    }
+
+    /// The next signer counts on from here.
+    fn remember(&self) {
+        if let Some((audit, Some(last))) = &self.audit {
+            let signatures = self.signatures;
+            // Only a count is lost.
+            let _ = audit.remember(Last {
+                signatures,
+                ..*last
+            });
+        }
+    }
+
+    /// Until the gate or the monitor is gone, or another signer takes over.
+    fn serve(&mut self, control: BorrowedFd<'_>, door: &mut Door) -> Result<(), Errno> {
+        let mut buffer = vec![0; PACKET_MAX + 1];
+        loop {
+            let (told, called, ready) = door.wait(control)?;
+            let mut gone = Vec::new();
+            for index in ready {
+                let Some(connection) = door.connections.get(index) else {
+                    continue;
+                };
+                let number = connection.number;
+                if self
+                    .packet(connection, &mut buffer, control, &mut door.reloads)
+                    .is_none()
+                {
+                    gone.push(number);
+                }
+            }
+            door.connections.retain(|each| !gone.contains(&each.number));
+            match door.allowed {
+                None if door.connections.is_empty() => return Ok(()),
+                Some(allowed) if called => {
+                    door.number += 1;
+                    let accepted = self.accept(io::stdin(), allowed, door.number);
+                    door.connections.extend(accepted);
+                }
+                None | Some(_) => {}
+            }
+            if told && door.hear(control)?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the next connection in, if it is the gate's.
+    fn accept(&self, listener: impl AsFd, allowed: u32, number: u64) -> Option<Connection> {
+        let socket = accept_with(listener, SocketFlags::CLOEXEC).ok()?;
+        let peer = socket_peercred(&socket).ok()?;
+        let uid = peer.uid.as_raw();
+        let pid = peer.pid.as_raw_nonzero().get();
+        if uid == allowed {
+            return Some(Connection {
+                socket,
+                number,
+                pid,
+            });
+        }
+        let fields = [
+            ("uid", uid.into()),
+            ("pid", pid.into()),
+            ("allowed", allowed.into()),
+        ];
+        self.lines
+            .write("WARN", "a connection of another user was closed", &fields);
+        None
+    }
+
+    /// Reads and answers one packet. `None` when the connection has ended, or must.
+    fn packet(
+        &mut self,
+        from: &Connection,
+        buffer: &mut [u8],
+        control: BorrowedFd<'_>,
+        reloads: &mut Vec<(u64, u64)>,
+    ) -> Option<()> {
+        let size = match recv(&from.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => return None,
+            Ok((size, _)) => size,
+            Err(Errno::AGAIN | Errno::INTR) => return Some(()),
+            Err(_) => return None,
+        };
+        let Ok((id, request)) = Request::decode(buffer.get(..size)?) else {
+            let fields = [("pid", from.pid.into())];
+            self.lines.write(
+                "ERROR",
+                "a packet is not of this version's protocol: the connection is closed",
+                &fields,
+            );
+            return None;
+        };
+        if request != Request::Reload {
+            give(&from.socket, &self.answer(request, from.pid), id);
+        } else if reloads.len() < RELOADS && Word::Reload.say(control).is_ok() {
+            reloads.push((from.number, id));
+        } else {
+            let busy = Err("reloads are under way already".to_owned());
+            give(&from.socket, &Answer::Reloaded(busy), id);
+        }
+        Some(())
+    }
+
+    /// The answer to anything but a reload.
+    pub(super) fn answer(&mut self, request: Request<'_>, pid: i32) -> Answer {
+        match request {
+            Request::Checkpoint { sequence, head } => self
+                .checkpoint(sequence, &head)
+                .unwrap_or_else(Answer::Refused),
+            Request::Keys | Request::Reload => {
+                let held = |key: &Key| Held {
+                    key: key.id,
+                    schemes: key.schemes.clone(),
+                };
+                Answer::Keys {
+                    pid: self.pid,
+                    keys: self.keys.iter().map(held).collect(),
+                }
+            }
+            Request::Sign {
+                key,
+                scheme,
+                message,
+            } => {
+                let Some(key) = self.keys.iter_mut().find(|held| held.id == key) else {
+                    return Answer::KeyChanged;
+                };
+                let shape = match judge(message, scheme, key.lowest) {
+                    // Not a scheme of this kind of key: an RSA key does not sign as Ed25519.
+                    Verdict::Sign(_) if !key.schemes.contains(&scheme) => {
+                        return Answer::Refused(Refused::Judged(Refusal::Scheme));
+                    }
+                    Verdict::Sign(shape) => shape,
+                    Verdict::Refuse(refusal) => {
+                        let fields = [("bank", key.bank.as_str().into()), ("gate_pid", pid.into())];
+                        self.lines
+                            .write("ERROR", &format!("refused to sign: {refusal}"), &fields);
+                        return Answer::Refused(Refused::Judged(refusal));
+                    }
+                };
+                if let Pace::Wait(pause) = key.bucket.take(self.started.elapsed()) {
+                    let millis = pause.saturating_add(Duration::from_millis(1)).as_millis();
+                    return Answer::Wait(u32::try_from(millis).unwrap_or(u32::MAX));
+                }
+                let count = self.signatures.saturating_add(1);
+                let fields = [
+                    ("bank", key.bank.as_str().into()),
+                    (
+                        "tls",
+                        if shape == Shape::Tls13 { "1.3" } else { "1.2" }.into(),
+                    ),
+                    ("scheme", format!("{scheme:#06x}").into()),
+                    ("gate_pid", pid.into()),
+                    ("signatures", count.into()),
+                ];
+                // First the line, then the signature: a hijacked gate cannot hide one.
+                if !self.lines.write("INFO", "signed", &fields) {
+                    return Answer::Refused(Refused::Log);
+                }
+                self.signatures = count;
+                let signature = key.sign(scheme, message);
+                signature.map_or(Answer::Refused(Refused::Failed), Answer::Signed)
+            }
+        }
+    }
+
+    fn checkpoint(&mut self, sequence: u64, head: &[u8; 32]) -> Result<Answer, Refused> {
+        let (audit, last) = self.audit.as_mut().ok_or(Refused::NoAuditKey)?;
+        let known = last.ok_or(Refused::State)?;
+        if sequence <= known.sequence {
+            return Err(Refused::NotLater);
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let at = now.map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        });
+        let signatures = self.signatures;
+        let tip = Tip {
+            seq: sequence,
+            hash: Digest(*head),
+        };
+        let signature = audit.sign(&checkpoint_message(tip, at, signatures));
+        let signature = signature.ok_or(Refused::Failed)?;
+        // Given only once it is remembered: a crash in between costs a checkpoint, never a second one.
+        let next = Last {
+            sequence,
+            signatures,
+        };
+        audit.remember(next).ok_or(Refused::State)?;
+        *last = Some(next);
+        Ok(Answer::Checkpoint {
+            at,
+            signatures,
+            signature,
+        })
+    }
+}
+
+impl Door {
+    fn listening(allowed: u32) -> Self {
+        Self {
+            allowed: Some(allowed),
+            connections: Vec::new(),
+            number: 0,
+            reloads: Vec::new(),
+        }
+    }
+
+    fn connected() -> Result<Self, Errno> {
+        let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+        let pid = socket_peercred(&socket)?.pid.as_raw_nonzero().get();
+        Ok(Self {
+            allowed: None,
+            connections: vec![Connection {
+                socket,
+                number: 0,
+                pid,
+            }],
+            number: 0,
+            reloads: Vec::new(),
+        })
+    }
+
+    /// Waits for the monitor, for somebody new, for packets: whether there is the first and the second, and which
+    /// connections have the third.
+    fn wait(&self, control: BorrowedFd<'_>) -> Result<(bool, bool, Vec<usize>), Errno> {
+        let stdin = io::stdin();
+        let comes_in = self.allowed.is_some() && self.connections.len() < CONNECTIONS;
+        let listens = if comes_in {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(control, PollFlags::IN),
+            PollFd::new(&stdin, listens),
+        ];
+        let sockets = self.connections.iter().map(|each| &each.socket);
+        fds.extend(sockets.map(|socket| PollFd::new(socket, PollFlags::IN)));
+        wait(&mut fds)?;
+        let mut happened = fds.iter().map(|fd| !fd.revents().is_empty());
+        let told = happened.next() == Some(true);
+        let called = happened.next() == Some(true);
+        let ready = happened.enumerate().filter(|(_, happened)| *happened);
+        Ok((
+            told,
+            called && comes_in,
+            ready.map(|(index, _)| index).collect(),
+        ))
+    }
+
+    /// What the monitor says of a candidate. `None` when this signer's time is over.
+    fn hear(&mut self, control: BorrowedFd<'_>) -> Result<Option<()>, Errno> {
+        let result = match Word::hear(control) {
+            Ok(Some(Word::Reloaded)) => Ok(()),
+            Ok(Some(Word::Kept(reason))) => Err(reason),
+            Ok(Some(_)) | Err(Errno::AGAIN | Errno::INTR) => return Ok(Some(())),
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let answer = Answer::Reloaded(result);
+        for (number, id) in self.reloads.drain(..) {
+            if let Some(asked) = self.connections.iter().find(|each| each.number == number) {
+                give(&asked.socket, &answer, id);
+            }
+        }
+        // Whoever was told so asks for the new keys at once: that packet is the new signer's.
+        Ok((answer != Answer::Reloaded(Ok(()))).then_some(()))
+    }
+}
+
+/// Whoever does not read its answers goes without.
+fn give(socket: impl AsFd, answer: &Answer, id: u64) {
+    let _ = send(
+        socket,
+        &answer.encode(id),
+        SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+    );
+}

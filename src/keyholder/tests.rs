@@ -1,0 +1,229 @@
+//! The signer's answers without a process around it: the checkpoint, the line, the count.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+
+use super::line::Lines;
+use super::load::{self, Audit};
+use super::signer::Signer;
+use super::*;
+use crate::config::Config;
+use crate::policy::chain::{Tip, checkpoint_message};
+use crate::policy::keyproto::{Answer, KeyId, Refused, Request};
+use crate::policy::operation::Digest;
+use crate::policy::signing::self_test_message;
+
+const ED25519: u16 = 0x0807;
+
+fn write_key(dir: &Path, name: &str) -> KeyPair {
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    std::fs::write(dir.join(name), key.serialize_pem()).unwrap();
+    key
+}
+
+fn config(dir: &Path) -> Config {
+    let key = write_key(dir, "k");
+    let cert = CertificateParams::default().self_signed(&key).unwrap();
+    std::fs::write(dir.join("c"), cert.pem()).unwrap();
+    let path = dir.join("config.yaml");
+    let text = "banks: [{name: b, url: \"https://bank.test\", trust: {ca_file: ca}, identity: {cert_file: c, key_file: k}, \
+                listen: [{unix: s, callers: [0]}], routes: [{name: r, method: GET, path: /}]}]";
+    std::fs::write(&path, text).unwrap();
+    Config::load(&path).unwrap()
+}
+
+fn audit(dir: &Path) -> AuditKey {
+    AuditKey {
+        key_file: dir.join("audit.key"),
+        state_file: dir.join("audit.state"),
+    }
+}
+
+fn signer(dir: &Path, config: &Config, log: File) -> Signer {
+    let audit = Audit::open(&audit(dir)).unwrap();
+    let mut signer = Signer::new(load::keys(config).unwrap(), Some(audit), Lines::to(log));
+    signer.take_over();
+    signer
+}
+
+fn key_of(signer: &mut Signer) -> KeyId {
+    match signer.answer(Request::Keys, 1) {
+        Answer::Keys { keys, .. } => keys[0].key,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn checkpoint(signer: &mut Signer, sequence: u64) -> Answer {
+    let head = [9; 32];
+    signer.answer(Request::Checkpoint { sequence, head }, 1)
+}
+
+#[test]
+fn a_checkpoint_is_signed_once_and_by_no_later_signer_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let key = write_key(dir.path(), "audit.key");
+    let log = || {
+        File::options()
+            .append(true)
+            .create(true)
+            .open(dir.path().join("log"))
+            .unwrap()
+    };
+    let mut first = signer(dir.path(), &config, log());
+    let id = key_of(&mut first);
+    let message = self_test_message();
+    let request = Request::Sign {
+        key: id,
+        scheme: ED25519,
+        message: &message,
+    };
+    assert!(matches!(first.answer(request, 1), Answer::Signed(_)));
+    let Answer::Checkpoint {
+        at,
+        signatures,
+        signature,
+    } = checkpoint(&mut first, 5)
+    else {
+        panic!("not signed");
+    };
+    assert_eq!(signatures, 1);
+    let public: [u8; 32] = key.public_key_raw().try_into().unwrap();
+    let public = ed25519_dalek::VerifyingKey::from_bytes(&public).unwrap();
+    let message = checkpoint_message(
+        Tip {
+            seq: 5,
+            hash: Digest([9; 32]),
+        },
+        at,
+        signatures,
+    );
+    let signature = ed25519_dalek::Signature::from_bytes(&signature);
+    public.verify_strict(&message, &signature).unwrap();
+    let mut second = signer(dir.path(), &config, log());
+    for signer in [&mut first, &mut second] {
+        for sequence in [0, 4, 5] {
+            assert_eq!(
+                checkpoint(signer, sequence),
+                Answer::Refused(Refused::NotLater)
+            );
+        }
+    }
+    assert!(matches!(
+        checkpoint(&mut second, 6),
+        Answer::Checkpoint { signatures: 1, .. }
+    ));
+}
+
+#[test]
+fn a_damaged_state_signs_no_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    write_key(dir.path(), "audit.key");
+    for state in ["5", "00000000000000000005 0000000000000000000x\n", " \n"] {
+        std::fs::write(dir.path().join("audit.state"), state).unwrap();
+        let mut signer = signer(
+            dir.path(),
+            &config,
+            File::create(dir.path().join("log")).unwrap(),
+        );
+        assert_eq!(
+            checkpoint(&mut signer, 9),
+            Answer::Refused(Refused::State),
+            "{state:?}"
+        );
+    }
+}
+
+#[test]
+fn an_audit_key_of_another_kind_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let wanted = audit(dir.path());
+    std::fs::write(
+        &wanted.key_file,
+        KeyPair::generate().unwrap().serialize_pem(),
+    )
+    .unwrap();
+    let told = Audit::open(&wanted).unwrap_err().to_string();
+    assert!(told.contains("must be Ed25519"), "{told}");
+}
+
+#[test]
+fn a_signature_whose_line_cannot_be_written_is_not_given_and_not_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    write_key(dir.path(), "audit.key");
+    let (mut reader, writer) = io::pipe().unwrap();
+    let mut signer = signer(
+        dir.path(),
+        &config,
+        File::from(std::os::fd::OwnedFd::from(writer)),
+    );
+    let key = key_of(&mut signer);
+    let message = self_test_message();
+    let request = Request::Sign {
+        key,
+        scheme: ED25519,
+        message: &message,
+    };
+    let mut signed = 0;
+    // The reader has stalled: a pipe of 64 KiB is full soon.
+    let refused = loop {
+        match signer.answer(request, 1) {
+            Answer::Signed(_) => signed += 1,
+            other => break other,
+        }
+    };
+    assert_eq!(refused, Answer::Refused(Refused::Log));
+    let mut lines = vec![0; 1 << 20];
+    let read = reader.read(&mut lines).unwrap();
+    let lines = String::from_utf8(lines[..read].to_vec()).unwrap();
+    assert_eq!(lines.matches("\"signed\"").count(), signed);
+    // It reads again.
+    assert!(matches!(signer.answer(request, 1), Answer::Signed(_)));
+    assert!(
+        matches!(checkpoint(&mut signer, 1), Answer::Checkpoint { signatures, .. } if signatures == signed as u64 + 1)
+    );
+}
+
+#[test]
+fn a_key_that_does_not_fit_its_certificate_is_not_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    write_key(dir.path(), "k");
+    let told = load::keys(&config).unwrap_err().to_string();
+    assert!(
+        told.contains("does not belong to the certificate"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_word_is_heard_as_it_was_said() {
+    let (one, other) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    let words = [
+        Word::Failed("a reason of several words".to_owned()),
+        Word::Go,
+        Word::Kept(String::new()),
+        Word::Ready,
+        Word::Reload,
+        Word::Reloaded,
+    ];
+    for word in words {
+        word.say(&one).unwrap();
+        assert_eq!(Word::hear(&other), Ok(Some(word)));
+    }
+    Word::Kept("я".repeat(5000)).say(&one).unwrap();
+    assert!(matches!(Word::hear(&other), Ok(Some(Word::Kept(reason))) if !reason.is_empty()));
+    drop(one);
+    assert_eq!(Word::hear(&other), Ok(None));
+}

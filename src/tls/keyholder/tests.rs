@@ -1,0 +1,189 @@
+//! The gate's end against a keyholder that answers late, out of turn, twice, or not at all.
+
+use std::sync::Arc;
+use std::thread::{JoinHandle, spawn};
+
+use rustix::net::{bind, listen, socketpair};
+
+use super::*;
+
+const KEY: KeyId = KeyId([7; 32]);
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn pair() -> (Arc<Keyholder>, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    (Arc::new(Keyholder::inherited(ours)), theirs)
+}
+
+/// The next question: its id, and the message if it is one to sign.
+fn question(socket: &OwnedFd) -> Option<(u64, Vec<u8>)> {
+    let mut buffer = vec![0; 70_000];
+    let (size, _) = recv(socket, &mut buffer[..], RecvFlags::empty()).unwrap();
+    if size == 0 {
+        return None;
+    }
+    let (id, request) = Request::decode(&buffer[..size]).unwrap();
+    let message = match request {
+        Request::Sign { message, .. } => message.to_vec(),
+        _ => Vec::new(),
+    };
+    Some((id, message))
+}
+
+fn say(socket: &OwnedFd, answer: &Answer, id: u64) {
+    send(socket, &answer.encode(id), SendFlags::NOSIGNAL).unwrap();
+}
+
+fn sign(
+    keyholder: &Arc<Keyholder>,
+    message: &str,
+    until: Instant,
+) -> JoinHandle<Result<Vec<u8>, AskError>> {
+    let (keyholder, message) = (Arc::clone(keyholder), message.to_owned());
+    spawn(move || keyholder.sign(KEY, 0x0807, message.as_bytes(), until))
+}
+
+#[test]
+fn an_answer_that_comes_late_is_never_another_askers() {
+    let (keyholder, signer) = pair();
+    let first = sign(
+        &keyholder,
+        "first",
+        Instant::now() + Duration::from_millis(50),
+    );
+    let (late, _) = question(&signer).unwrap();
+    assert!(matches!(first.join().unwrap(), Err(AskError::TimedOut(_))));
+    assert!(!keyholder.facts().up);
+    let second = sign(&keyholder, "second", soon());
+    let (id, message) = question(&signer).unwrap();
+    assert_eq!(message, b"second");
+    say(&signer, &Answer::Signed(b"for the first".to_vec()), late);
+    say(&signer, &Answer::Signed(b"for the second".to_vec()), id);
+    assert_eq!(second.join().unwrap().unwrap(), b"for the second");
+    assert!(keyholder.facts().up);
+}
+
+#[test]
+fn forty_askers_at_once_each_get_their_own() {
+    let (keyholder, signer) = pair();
+    let signer = spawn(move || {
+        while let Some((id, message)) = question(&signer) {
+            // An answer to nothing beside each, as a late one would be.
+            say(
+                &signer,
+                &Answer::Signed(b"nobody's".to_vec()),
+                id + 1_000_000,
+            );
+            say(&signer, &Answer::Signed(message), id);
+        }
+    });
+    let askers: Vec<_> = (0..40)
+        .map(|asker| {
+            let keyholder = Arc::clone(&keyholder);
+            spawn(move || {
+                for round in 0..25 {
+                    let message = format!("{asker}/{round}");
+                    let signed = keyholder.sign(KEY, 0x0807, message.as_bytes(), soon());
+                    assert_eq!(signed.unwrap(), message.as_bytes());
+                }
+            })
+        })
+        .collect();
+    for asker in askers {
+        asker.join().unwrap();
+    }
+    assert_eq!(keyholder.facts().signatures, 1000);
+    drop(keyholder);
+    signer.join().unwrap();
+}
+
+#[test]
+fn what_a_dead_signer_had_read_is_asked_again_under_another_id() {
+    let (keyholder, signer) = pair();
+    let asked = sign(&keyholder, "once", soon());
+    let (lost, _) = question(&signer).unwrap();
+    say(&signer, &Answer::Restarted { pid: 42 }, 0);
+    let (id, message) = question(&signer).unwrap();
+    assert_eq!(message, b"once");
+    assert_ne!(id, lost);
+    say(&signer, &Answer::Signed(b"signed".to_vec()), id);
+    assert_eq!(asked.join().unwrap().unwrap(), b"signed");
+    let facts = keyholder.facts();
+    assert_eq!((facts.restarts, facts.pid), (1, Some(42)));
+}
+
+#[test]
+fn it_waits_as_long_as_it_is_told_to_but_not_beyond_the_deadline() {
+    let (keyholder, signer) = pair();
+    let started = Instant::now();
+    let asked = sign(&keyholder, "m", soon());
+    let (id, _) = question(&signer).unwrap();
+    say(&signer, &Answer::Wait(80), id);
+    let (id, _) = question(&signer).unwrap();
+    assert!(started.elapsed() >= Duration::from_millis(80));
+    // Another may ask meanwhile: whoever waits does not hold the connection.
+    say(&signer, &Answer::Wait(600_000), id);
+    assert!(matches!(asked.join().unwrap(), Err(AskError::Pace)));
+}
+
+#[test]
+fn a_refusal_a_changed_key_and_last_words_are_told_apart() {
+    let (keyholder, signer) = pair();
+    let ask = |answer: &Answer, own: bool| {
+        let asked = sign(&keyholder, "m", soon());
+        let (id, _) = question(&signer).unwrap();
+        say(&signer, answer, if own { id } else { 0 });
+        asked.join().unwrap().unwrap_err()
+    };
+    let refused = ask(&Answer::Refused(Refused::Log), true);
+    assert!(matches!(refused, AskError::Refused(Refused::Log)));
+    assert!(matches!(
+        ask(&Answer::KeyChanged, true),
+        AskError::KeyChanged
+    ));
+    assert!(matches!(
+        ask(&Answer::Reloaded(Ok(())), true),
+        AskError::Unexpected
+    ));
+    let gone = ask(&Answer::Reloaded(Err("no such key".to_owned())), false);
+    assert!(matches!(gone, AskError::Gone(why) if why == "no such key"));
+    let after = keyholder.sign(KEY, 0x0807, b"m", soon());
+    assert!(matches!(after, Err(AskError::Gone(_))));
+}
+
+#[test]
+fn a_keyholder_of_the_service_manager_is_reached_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sign.sock");
+    let keyholder = Arc::new(Keyholder::at(&path));
+    let late = keyholder.sign(
+        KEY,
+        0x0807,
+        b"m",
+        Instant::now() + Duration::from_millis(60),
+    );
+    assert!(matches!(late, Err(AskError::TimedOut(why)) if why.contains("No such file")));
+    // Asked before there is a socket, and answered by the third connection only.
+    let asked = sign(&keyholder, "m", soon());
+    let listener = socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    listen(&listener, 8).unwrap();
+    for _ in 0..2 {
+        drop(rustix::net::accept(&listener).unwrap());
+    }
+    let signer = rustix::net::accept(&listener).unwrap();
+    let (id, _) = question(&signer).unwrap();
+    say(&signer, &Answer::Signed(b"s".to_vec()), id);
+    assert_eq!(asked.join().unwrap().unwrap(), b"s");
+}
