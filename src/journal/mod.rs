@@ -6,6 +6,7 @@
 mod attempt;
 mod ballast;
 mod codec;
+mod counts;
 pub mod error;
 pub mod failpoint;
 mod hand;
@@ -25,7 +26,7 @@ mod writer;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -44,6 +45,7 @@ use operations::{Afterthought, Ending};
 use writer::{Class, Job, Message, Writer};
 
 pub use attempt::{Attempt, Finish, Reserved};
+pub use counts::Counts;
 pub use error::{JournalError, OpenError};
 pub use open::{OpenReport, Options};
 pub use outbox::Owed;
@@ -125,27 +127,6 @@ pub struct Dependency {
     pub operations: u64,
     /// The oldest of them.
     pub first: String,
-}
-
-/// Numbers for the status.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Operations that are `reserved` or `sent`.
-    pub open: AtomicU64,
-    /// Operations that are `unknown`.
-    pub unknown: AtomicU64,
-    /// Operations that are `done` and whose answer reached nobody.
-    pub undelivered: AtomicU64,
-    /// Guarded routes are frozen.
-    pub frozen: AtomicBool,
-    /// The journal does not know what the audit log knows.
-    pub doubted: AtomicBool,
-    /// New operations are refused until the disk has space.
-    pub full: AtomicBool,
-    /// Transactions committed by this process.
-    pub commits: AtomicU64,
-    /// Works in them.
-    pub rows: AtomicU64,
 }
 
 /// What the file system of a journal means for it: the name of one that forgets, if that is allowed.

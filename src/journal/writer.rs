@@ -3,7 +3,7 @@
 //! It knows transactions and their faults, and nothing of what is in them: a [`Task`] brings its own statements.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -452,21 +452,5 @@ fn split(batch: Batch) -> (Batch, Batch) {
 fn refuse(batch: impl IntoIterator<Item = Box<dyn Task>>, error: &JournalError) {
     for task in batch {
         task.answer(Err(error.clone()));
-    }
-}
-
-/// What the writer counts for the status.
-impl Counts {
-    fn set(&self, holding: operations::Holding) {
-        let pairs: [(&AtomicU64, u64); 3] = [
-            (&self.open, holding.open),
-            (&self.unknown, holding.unknown),
-            (&self.undelivered, holding.undelivered),
-        ];
-        for (cell, value) in pairs {
-            cell.store(value, Ordering::Relaxed);
-        }
-        self.frozen.store(holding.frozen, Ordering::Relaxed);
-        self.doubted.store(holding.doubted, Ordering::Relaxed);
     }
 }

@@ -436,16 +436,21 @@ fn a_callback_keeps_its_name_while_its_events_wait_and_two_do_not_share_a_secret
     );
     // A copy of a secret is the same secret, whatever its file is called.
     let (_, callback) = config.split_once("callbacks:\n").unwrap();
+    let lines = callback.split_inclusive('\n');
+    let callback: String = lines.take_while(|line| line.starts_with(' ')).collect();
     let second = callback
         .replace("name: bank", "name: second")
         .replace("callback.sock", "second.sock")
         .replace("deliver.secret", "copy.secret");
     replace(&gate.path().join("copy.secret"), SECRET);
-    replace(&gate.config(), &format!("{config}{second}"));
+    replace(
+        &gate.config(),
+        &config.replace("callbacks:\n", &format!("callbacks:\n{second}")),
+    );
     let check = gate.command(&["check"]);
     let told = String::from_utf8([check.stdout, check.stderr].concat()).unwrap();
     assert!(
-        told.contains("a secret is that of callback `bank` too"),
+        told.contains("a secret is that of callback `second` too"),
         "{told}"
     );
 }

@@ -16,6 +16,7 @@ mod audit_restore;
 mod audit_verify;
 #[cfg(test)]
 mod bank_connections;
+#[cfg(feature = "sandbox")]
 #[cfg(test)]
 mod callback_backlog;
 #[cfg(feature = "sandbox")]
