@@ -1,0 +1,35 @@
+<?php
+
+$MESS['PRIORGATE_NAME'] = 'Bank instalments through priorgate';
+$MESS['PRIORGATE_F_PS_IS_TEST'] = 'Test bank';
+$MESS['PRIORGATE_F_PS_IS_TEST_DESC'] = 'While this is on, new payments go to the test bank: the money is not real, and the order becomes paid.';
+$MESS['PRIORGATE_F_SOCKET_TEST'] = 'Test: the socket of priorgate';
+$MESS['PRIORGATE_F_SOCKET_TEST_DESC'] = 'The path of a socket, or http://127.0.0.1:PORT.';
+$MESS['PRIORGATE_F_TOKEN_FILE_TEST'] = 'Test: file with the token';
+$MESS['PRIORGATE_F_TOKEN_FILE_TEST_DESC'] = 'Only for http://127.0.0.1. An absolute path outside the web root, mode 0440.';
+$MESS['PRIORGATE_F_SECRET_FILE_TEST'] = 'Test: file with the delivery secret';
+$MESS['PRIORGATE_F_SECRET_FILE_TEST_DESC'] = 'deliver.secret: an absolute path outside the web root, mode 0440. Two files with a comma between them during a rotation.';
+$MESS['PRIORGATE_F_SOCKET_LIVE'] = 'Bank: the socket of priorgate';
+$MESS['PRIORGATE_F_SOCKET_LIVE_DESC'] = 'The path of a socket, or http://127.0.0.1:PORT.';
+$MESS['PRIORGATE_F_TOKEN_FILE_LIVE'] = 'Bank: file with the token';
+$MESS['PRIORGATE_F_TOKEN_FILE_LIVE_DESC'] = 'Only for http://127.0.0.1. An absolute path outside the web root, mode 0440.';
+$MESS['PRIORGATE_F_SECRET_FILE_LIVE'] = 'Bank: file with the delivery secret';
+$MESS['PRIORGATE_F_SECRET_FILE_LIVE_DESC'] = 'Not the one of the test bank.';
+$MESS['PRIORGATE_F_CALLBACK_URL'] = 'URL for the bank\'s notifications';
+$MESS['PRIORGATE_F_CALLBACK_URL_DESC'] = 'The public URL that nginx hands to priorgate. Empty if the bank has it on file.';
+$MESS['PRIORGATE_F_SUCCESS_URL'] = 'Where to return after a yes';
+$MESS['PRIORGATE_F_SUCCESS_URL_DESC'] = 'Empty: to the payment page.';
+$MESS['PRIORGATE_F_FAIL_URL'] = 'Where to return after a no';
+$MESS['PRIORGATE_F_FAIL_URL_DESC'] = 'Empty: to the payment page.';
+$MESS['PRIORGATE_F_TERM'] = 'Term of the instalment, months';
+$MESS['PRIORGATE_F_SESSION_MINUTES'] = 'Minutes that the bank\'s payment page lives';
+$MESS['PRIORGATE_F_SESSION_MINUTES_DESC'] = 'While it lives no other is made. Take it from the contract with the bank.';
+$MESS['PRIORGATE_F_REF_PREFIX'] = 'Prefix of the payment\'s number at the bank';
+$MESS['PRIORGATE_F_REF_PREFIX_DESC'] = 'Tells shops apart that share a contract. Do not change it while sessions are unpaid.';
+$MESS['PRIORGATE_F_NAME_CODE'] = 'Code of the property: name';
+$MESS['PRIORGATE_F_NAME_CODE_DESC'] = 'Empty: the property that is marked as the payer\'s name.';
+$MESS['PRIORGATE_F_PHONE_CODE'] = 'Code of the property: phone';
+$MESS['PRIORGATE_F_PHONE_CODE_DESC'] = 'Empty: the property that is marked as phone.';
+$MESS['PRIORGATE_F_EMAIL_CODE'] = 'Code of the property: e-mail';
+$MESS['PRIORGATE_F_EMAIL_CODE_DESC'] = 'Empty: the property that is marked as e-mail.';
+$MESS['PRIORGATE_F_PS_CHANGE_STATUS_PAY'] = 'Mark payment and refund automatically';

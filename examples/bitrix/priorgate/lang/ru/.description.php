@@ -1,0 +1,35 @@
+<?php
+
+$MESS['PRIORGATE_NAME'] = 'Рассрочка банка через priorgate';
+$MESS['PRIORGATE_F_PS_IS_TEST'] = 'Тестовый банк';
+$MESS['PRIORGATE_F_PS_IS_TEST_DESC'] = 'Пока включено, новые оплаты идут в тестовый банк: деньги ненастоящие, а заказ становится оплаченным.';
+$MESS['PRIORGATE_F_SOCKET_TEST'] = 'Тест: сокет priorgate';
+$MESS['PRIORGATE_F_SOCKET_TEST_DESC'] = 'Путь к сокету или http://127.0.0.1:ПОРТ.';
+$MESS['PRIORGATE_F_TOKEN_FILE_TEST'] = 'Тест: файл с токеном';
+$MESS['PRIORGATE_F_TOKEN_FILE_TEST_DESC'] = 'Только для http://127.0.0.1. Абсолютный путь вне корня сайта, права 0440.';
+$MESS['PRIORGATE_F_SECRET_FILE_TEST'] = 'Тест: файл с секретом доставки';
+$MESS['PRIORGATE_F_SECRET_FILE_TEST_DESC'] = 'Файл deliver.secret, абсолютный путь вне корня сайта, права 0440. При смене секрета — два файла через запятую.';
+$MESS['PRIORGATE_F_SOCKET_LIVE'] = 'Банк: сокет priorgate';
+$MESS['PRIORGATE_F_SOCKET_LIVE_DESC'] = 'Путь к сокету или http://127.0.0.1:ПОРТ.';
+$MESS['PRIORGATE_F_TOKEN_FILE_LIVE'] = 'Банк: файл с токеном';
+$MESS['PRIORGATE_F_TOKEN_FILE_LIVE_DESC'] = 'Только для http://127.0.0.1. Абсолютный путь вне корня сайта, права 0440.';
+$MESS['PRIORGATE_F_SECRET_FILE_LIVE'] = 'Банк: файл с секретом доставки';
+$MESS['PRIORGATE_F_SECRET_FILE_LIVE_DESC'] = 'Не тот же, что у тестового банка.';
+$MESS['PRIORGATE_F_CALLBACK_URL'] = 'Адрес для уведомлений банка';
+$MESS['PRIORGATE_F_CALLBACK_URL_DESC'] = 'Публичный адрес, который nginx передаёт priorgate. Пусто, если адрес записан у банка.';
+$MESS['PRIORGATE_F_SUCCESS_URL'] = 'Куда вернуть после согласия';
+$MESS['PRIORGATE_F_SUCCESS_URL_DESC'] = 'Пусто — на страницу оплаты.';
+$MESS['PRIORGATE_F_FAIL_URL'] = 'Куда вернуть после отказа';
+$MESS['PRIORGATE_F_FAIL_URL_DESC'] = 'Пусто — на страницу оплаты.';
+$MESS['PRIORGATE_F_TERM'] = 'Срок рассрочки, месяцев';
+$MESS['PRIORGATE_F_SESSION_MINUTES'] = 'Сколько минут живёт страница оплаты банка';
+$MESS['PRIORGATE_F_SESSION_MINUTES_DESC'] = 'Пока она жива, новая не создаётся. Возьмите из договора с банком.';
+$MESS['PRIORGATE_F_REF_PREFIX'] = 'Приставка к номеру оплаты у банка';
+$MESS['PRIORGATE_F_REF_PREFIX_DESC'] = 'Отличает магазины, у которых один договор. Не меняйте, пока есть неоплаченные сессии.';
+$MESS['PRIORGATE_F_NAME_CODE'] = 'Код свойства: имя';
+$MESS['PRIORGATE_F_NAME_CODE_DESC'] = 'Пусто — свойство с отметкой «имя плательщика».';
+$MESS['PRIORGATE_F_PHONE_CODE'] = 'Код свойства: телефон';
+$MESS['PRIORGATE_F_PHONE_CODE_DESC'] = 'Пусто — свойство с отметкой «телефон».';
+$MESS['PRIORGATE_F_EMAIL_CODE'] = 'Код свойства: e-mail';
+$MESS['PRIORGATE_F_EMAIL_CODE_DESC'] = 'Пусто — свойство с отметкой «e-mail».';
+$MESS['PRIORGATE_F_PS_CHANGE_STATUS_PAY'] = 'Отмечать оплату и возврат автоматически';
