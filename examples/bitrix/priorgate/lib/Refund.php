@@ -65,7 +65,8 @@ final class Refund
             return new self($unsent ? 'REFUND_EARLIER_UNSENT' : 'REFUND_EARLIER', ['#EARLIER#' => $earlier] + $params);
         }
         $error = match (true) {
-            $answer->code === 'duplicate_request' => 'REFUND_ASK',
+            // Asked in both cases; what was done before is another thing if it is only the bank's no.
+            $answer->code === 'duplicate_request' => $a > 0 && !$saved->has($sum) ? 'REFUND_ASK_AGAIN' : 'REFUND_ASK',
             $answer->code === 'subject_busy' => 'REFUND_OTHER',
             $answer->code === 'operation_in_flight' => 'REFUND_RUNNING',
             $answer->outcome === Answer::NOT_SENT => 'REFUND_NOT_SENT',

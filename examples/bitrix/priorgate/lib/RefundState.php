@@ -55,6 +55,12 @@ final class RefundState
         return isset($this->refunds[self::short($refundId)]);
     }
 
+    /** Whether a refund of this sum was made. */
+    public function has(Money $sum): bool
+    {
+        return in_array($sum->minor, $this->refunds, true);
+    }
+
     public function isFull(): bool
     {
         return count($this->refunds) >= self::MAX || strlen((string) $this) > self::MAX_LENGTH;

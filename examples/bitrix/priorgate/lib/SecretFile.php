@@ -15,6 +15,7 @@ final class SecretFile
         if (!str_starts_with($path, '/')) {
             throw new ConfigError("$path: give the absolute path of a file outside the web root");
         }
+        clearstatcache();
         $real = realpath($path);
         if ($real === false || !is_file($real)) {
             throw new ConfigError("$path: no such file, or PHP may not read its directory (see open_basedir)");

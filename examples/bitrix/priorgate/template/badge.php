@@ -36,7 +36,6 @@ Loc::loadMessages(__FILE__);
     $fill = static fn (string $text): string => strtr($text, [
         '#SUM#' => str_replace('.', $comma, (string) $month), '#CURRENCY#' => $currency, '#MONTHS#' => (string) $months,
     ]);
-    static $scripted = false;
     ?>
 <p class="priorgate-badge" data-months="<?= $months ?>" data-currency="<?= $escape($currency) ?>"
     data-comma="<?= $escape($comma) ?>" data-shown="<?= $escape($shown) ?>" data-said="<?= $escape($said) ?>">
@@ -44,8 +43,9 @@ Loc::loadMessages(__FILE__);
     <span aria-live="polite" style="position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap"><?= $escape($fill($said)) ?></span>
 </p>
     <?php
-    if (!$scripted) {
-        $scripted = true;
+    // Once for a page, however many badges it has.
+    if (!defined('PRIORGATE_BADGE_SCRIPT')) {
+        define('PRIORGATE_BADGE_SCRIPT', true);
         $nonce = ($badge['nonce'] ?? '') === '' ? '' : ' nonce="' . $escape((string) $badge['nonce']) . '"';
         echo "<script$nonce>", file_get_contents(__DIR__ . '/badge.js'), '</script>';
     }

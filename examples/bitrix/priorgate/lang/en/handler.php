@@ -53,6 +53,7 @@ $MESS['PRIORGATE_REFUND_OTHER'] = 'Another refund of this session is not settled
 $MESS['PRIORGATE_REFUND_EARLIER'] = 'An earlier refund of #EARLIER# was made: save it first. Refund exactly #EARLIER# once more: no money will move, and Bitrix will have it. Nothing was sent now.';
 $MESS['PRIORGATE_REFUND_EARLIER_UNSENT'] = 'A refund of #EARLIER# was asked for before and never reached the bank. Repeat it with that sum. Nothing was sent now.';
 $MESS['PRIORGATE_REFUND_ASK'] = 'The same refund of #SUM# was made within a day (#OPERATION#). Nothing was sent now. If a second one is really meant, write #WORD# into the comment of the refund and repeat it.';
+$MESS['PRIORGATE_REFUND_ASK_AGAIN'] = 'The bank has refused this same refund of #SUM# within a day. Nothing was sent now. To ask the bank once more, write #WORD# into the comment of the refund and repeat it.';
 
 // To the operator: the answer of the status button.
 $MESS['PRIORGATE_CHECK_NO_SESSION'] = 'The payment has no session at the bank.';
