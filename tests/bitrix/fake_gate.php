@@ -1,8 +1,8 @@
 <?php
 
-// php fake_gate.php unix:SOCKET | tcp:0: a model of priorgate with a bank behind it, for the handler's tests. It keeps the
+// php fake_gate.php unix:SOCKET|tcp:0 FILE: a model of priorgate with a bank behind it, for the handler's tests. It keeps the
 // once guard's rules (keys, fingerprints, subjects, repeats) and the bank's money, and answers wrongly when told to, by
-// POST /control {"next": [...]}. One connection at a time; the address on stdout, then silence.
+// POST /control {"next": [...]}. One connection at a time; its address goes into FILE.
 //
 // Orders for the next requests: {"problem": {"status", "code", "outcome", "operation"?}} nothing is done and this is said;
 // {"bank": {"status", "json"?, "type"?}} the bank answers this without acting; {"lose": true} the bank acts, its answer is
@@ -11,13 +11,14 @@
 declare(strict_types=1);
 error_reporting(E_ALL);
 
-[, $where] = $argv;
+[, $where, $file] = $argv;
 $server = stream_socket_server($where === 'tcp:0' ? 'tcp://127.0.0.1:0' : 'unix://' . substr($where, 5), $errno, $error);
 if ($server === false) {
     fwrite(STDERR, "$error\n");
     exit(1);
 }
-echo $where === 'tcp:0' ? 'http://' . stream_socket_get_name($server, false) : substr($where, 5), "\n";
+file_put_contents("$file.new", $where === 'tcp:0' ? 'http://' . stream_socket_get_name($server, false) : substr($where, 5));
+rename("$file.new", $file);
 
 final class FakeGate
 {
@@ -152,6 +153,7 @@ final class FakeGate
 }
 
 $gate = new FakeGate();
+$quit = false;
 while (true) {
     $client = @stream_socket_accept($server, 600);
     if ($client === false) {
@@ -180,6 +182,7 @@ while (true) {
             $gate->resolve($told['resolve']);
         }
         $answer = [200, [], ['log' => $gate->log, 'sessions' => $gate->sessions], 'application/json'];
+        $quit = isset($told['quit']);
     } else {
         $gate->log[] = ['method' => $method, 'path' => $path, 'headers' => $headers, 'body' => $body];
         $answer = $gate->answer($method, $path, $headers, $body);
@@ -191,4 +194,7 @@ while (true) {
             . "Content-Type: $type\r\nConnection: close\r\nContent-Length: " . strlen($text) . "\r\n\r\n$text");
     }
     fclose($client);
+    if ($quit) {
+        exit(0);
+    }
 }

@@ -48,7 +48,7 @@ namespace {
         rmdir($dir);
     }
 
-    $failed = 0;
+    $failed = $skipped = 0;
     $ran = 0;
     foreach (Tests::$all as $sentence => $body) {
         if (isset($argv[1]) && !str_contains($sentence, $argv[1])) {
@@ -60,6 +60,8 @@ namespace {
         $started = microtime(true);
         try {
             $body($dir);
+        } catch (Skipped) {
+            $skipped++;
         } catch (Throwable $error) {
             $failed++;
             echo "FAILED: $sentence\n  ", $error->getMessage(), "\n";
@@ -78,6 +80,6 @@ namespace {
         }
         remove($dir);
     }
-    echo "$ran tests, ", Tests::$assertions, " assertions, $failed failed, PHP ", PHP_VERSION, "\n";
+    echo "$ran tests, ", Tests::$assertions, " assertions, $failed failed, $skipped skipped, PHP ", PHP_VERSION, "\n";
     exit($failed === 0 && $ran > 0 ? 0 : 1);
 }

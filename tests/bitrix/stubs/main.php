@@ -262,7 +262,7 @@ namespace Bitrix\Main\DB {
             $this->db->busyTimeout(5000);
             $this->db->enableExceptions(true);
             // Nobody pulls the plug of a test.
-            $this->db->exec("PRAGMA synchronous = OFF");
+            $this->db->exec("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY");
         }
 
         public function lock($name, $timeout = 0)
