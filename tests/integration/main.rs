@@ -18,6 +18,9 @@ mod audit_verify;
 mod bank_connections;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
+mod bitrix;
+#[cfg(feature = "sandbox")]
+#[cfg(test)]
 mod callback_backlog;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]

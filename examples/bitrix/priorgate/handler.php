@@ -371,7 +371,7 @@ class PriorgateHandler extends PaySystem\ServiceHandler implements PaySystem\IRe
                 }
             }
         }
-        return $said . $this->unknown($session, $payment, $refunded);
+        return $said . $this->unknown($session, $refunded);
     }
 
     /**
@@ -379,16 +379,16 @@ class PriorgateHandler extends PaySystem\ServiceHandler implements PaySystem\IRe
      *
      * @param array<string, int|string> $session
      */
-    private function unknown(array $session, Payment $payment, Money $refunded): string
+    private function unknown(array $session, Money $refunded): string
     {
         $open = !in_array($session['REFUND_STATE'], ['', 'done', 'not_sent', 'refused', 'answered'], true);
         $asked = Money::of($session['REFUND_SUM']);
-        if (!$open || $asked === null) {
+        $base = Money::of($session['REFUND_BASE']);
+        if (!$open || $asked === null || $base === null) {
             return '';
         }
-        $known = RefundState::read($payment->getField('PS_STATUS_MESSAGE'))->refunded();
-        // More than we know of: the refund was made. As much as we know of: it was not, so far.
-        $made = !$known->plus($asked)->exceeds($refunded);
+        // Against what had gone back when it was asked for: its notification may be here already.
+        $made = !$base->plus($asked)->exceeds($refunded);
         return ' ' . self::message($made ? 'CHECK_MADE' : 'CHECK_NOT_MADE', [
             '#SUM#' => (string) $asked, '#OPERATION#' => (string) $session['REFUND_OPERATION'],
         ]);

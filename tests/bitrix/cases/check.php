@@ -52,6 +52,8 @@ test('the status button says what it means for a refund whose outcome is unknown
     contains('refund of 50.00 whose outcome was unknown was made', $said);
     contains('operations resolve op_00000000000000000002 --as done', $said);
     same('Y', $world->field('PAID'));
+    $world->deliver(World::refunded('s-1', 'r-s-1-1', '50.00', '50.00'));
+    contains('was made', $world->check(), 'its notification makes no difference');
     // The other way: it got lost on its way to the bank.
     $world->gate->control(['sessions' => ['s-1' => ['refunded' => 0]]]);
     contains('only its word', $world->check());
@@ -89,7 +91,7 @@ test('the form, the messages and the templates are whole, in Russian and in Engl
     }
     preg_match_all("/'((?:PAY|CB|REFUND|CHECK|NOTE|ITEM)_[A-Z_]+)'/", $source, $said);
     $texts = Loc::read("$base/lang/en/handler.php");
-    $columns = ['PAY_RETURN_COMMENT', 'REFUND_N', 'REFUND_KEY', 'REFUND_SUM', 'REFUND_STATE', 'REFUND_OPERATION'];
+    $columns = ['PAY_RETURN_COMMENT', 'REFUND_N', 'REFUND_KEY', 'REFUND_SUM', 'REFUND_STATE', 'REFUND_OPERATION', 'REFUND_BASE'];
     foreach (array_diff(array_unique($said[1]), $columns) as $code) {
         same(true, isset($texts["PRIORGATE_$code"]) || isset($texts["PRIORGATE_CB_$code"]), $code);
     }
@@ -111,6 +113,20 @@ test('the form, the messages and the templates are whole, in Russian and in Engl
     preg_match_all("/text\\(['\"]([A-Z_]+)['\"]\\)/", $source, $read);
     foreach (array_unique($read[1]) as $code) {
         same(true, isset($data['CODES'][$code]), "$code is read, and in the form");
+    }
+});
+
+test('both documents say what to do about every error', function (): void {
+    $root = __DIR__ . '/../../..';
+    preg_match_all('/^\| [0-9 \/]+ \| (`[a-z_`\/ ]+`) \|/m', file_get_contents("$root/README.md"), $rows);
+    preg_match_all('/`([a-z_]+)`/', implode(' ', $rows[1]), $codes);
+    same(true, count($codes[1]) >= 28);
+    foreach (['docs/bitrix.md', 'docs/ru/README.md'] as $file) {
+        preg_match_all('/^\| (`[^|]+) \|/m', file_get_contents("$root/$file"), $rows);
+        preg_match_all('/`([a-z_]+)`/', implode(' ', $rows[1]), $told);
+        same([], array_values(array_diff($codes[1], $told[1])), "$file explains every code of the README");
+        $own = ['sidecar_unreachable', 'sidecar_silent', 'not_priorgate'];
+        same([], array_values(array_diff($told[1], $codes[1], $own)), "$file explains no other code");
     }
 });
 

@@ -23,12 +23,22 @@ impl SandboxBank {
 
     /// A bank that sends callbacks, once it is told where to. It tries again after 50 ms and doubling.
     pub(crate) fn with_callbacks(algorithm: CallbackAlgorithm) -> Self {
+        Self::calling(algorithm, true)
+    }
+
+    /// The same, and new sessions wait for the customer.
+    pub(crate) fn with_pending_callbacks(algorithm: CallbackAlgorithm) -> Self {
+        Self::calling(algorithm, false)
+    }
+
+    fn calling(algorithm: CallbackAlgorithm, auto_approve: bool) -> Self {
         let nowhere = CallbackUrl::tcp("127.0.0.1:1".parse().unwrap(), "/").unwrap();
         let mut callbacks = CallbackOptions::new(nowhere);
         callbacks.algorithm = algorithm;
         callbacks.retry_base = Duration::from_millis(50);
         callbacks.retry_longest = Duration::from_millis(400);
         Self::with(Options {
+            auto_approve,
             callbacks: Some(callbacks),
             ..Options::default()
         })

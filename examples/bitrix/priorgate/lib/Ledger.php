@@ -17,7 +17,7 @@ final class Ledger
     private const SESSIONS = 'b_priorgate_session';
     private const ATTEMPTS = 'b_priorgate_attempt';
     private const TEXTS = ['BANK', 'AMOUNT', 'CURRENCY', 'PAYMENT_URL', 'STATUS', 'REFUND_KEY', 'REFUND_SUM',
-        'REFUND_OPERATION', 'REFUND_STATE'];
+        'REFUND_BASE', 'REFUND_OPERATION', 'REFUND_STATE'];
     private const NUMBERS = ['PAYMENT_ID', 'TERM', 'CREATED_AT', 'REFUND_N', 'REFUSALS'];
 
     private static bool $ready = false;
@@ -40,7 +40,7 @@ final class Ledger
         self::ready();
         $fields = ['SESSION_ID' => self::quoted($sessionId)] + self::prepared($fields + [
             'STATUS' => '', 'REFUND_N' => 0, 'REFUSALS' => 0, 'REFUND_KEY' => '', 'REFUND_SUM' => '',
-            'REFUND_OPERATION' => '', 'REFUND_STATE' => '',
+            'REFUND_BASE' => '', 'REFUND_OPERATION' => '', 'REFUND_STATE' => '',
         ]);
         $names = implode(', ', array_keys($fields));
         self::execute('INSERT INTO ' . self::SESSIONS . " ($names) VALUES (" . implode(', ', $fields) . ')');
@@ -148,7 +148,7 @@ final class Ledger
                 AMOUNT varchar(16) NOT NULL, CURRENCY varchar(3) NOT NULL, TERM int NOT NULL,
                 PAYMENT_URL varchar(2000) NOT NULL, CREATED_AT bigint NOT NULL, STATUS varchar(16) NOT NULL,
                 REFUND_N int NOT NULL, REFUSALS int NOT NULL, REFUND_KEY varchar(128) NOT NULL,
-                REFUND_SUM varchar(16) NOT NULL, REFUND_OPERATION varchar(64) NOT NULL,
+                REFUND_SUM varchar(16) NOT NULL, REFUND_BASE varchar(16) NOT NULL, REFUND_OPERATION varchar(64) NOT NULL,
                 REFUND_STATE varchar(24) NOT NULL)');
             self::execute('CREATE INDEX IX_PRIORGATE_PAYMENT ON ' . self::SESSIONS . ' (PAYMENT_ID)');
         }

@@ -40,7 +40,7 @@ final class Refund
         // Before the request: what is not written down is not sent.
         $asked = ['REFUND_N' => $n, 'REFUSALS' => $a, 'REFUND_KEY' => $key, 'REFUND_STATE' => 'asked'];
         Ledger::update($id, $session['REFUND_KEY'] === $key ? $asked : $asked + [
-            'REFUND_SUM' => (string) $sum, 'REFUND_OPERATION' => '',
+            'REFUND_SUM' => (string) $sum, 'REFUND_BASE' => (string) $saved->refunded(), 'REFUND_OPERATION' => '',
         ]);
         $word = self::word($key, $sum);
         $intended = str_contains($comment, $word);

@@ -1,0 +1,87 @@
+<?php
+
+// php -S ADDR tests/bitrix/shop.php: a small stand-in for a Bitrix shop, with the real handler. SHOP_DB is its database,
+// SHOP_SOCKET priorgate's socket, SHOP_SECRET the delivery secret's file.
+//
+// It keeps Bitrix's habit: /bitrix/tools/sale_ps_result.php says 200 to whatever comes, but for what the handler says.
+// GET /pay, POST /admin/refund, /admin/refund?sum=50.00, /admin/check and GET /state answer JSON; ?fail_save=1 makes the
+// order's save fail.
+
+declare(strict_types=1);
+
+error_reporting(E_ALL);
+set_error_handler(static function (int $level, string $message, string $file, int $line): never {
+    throw new ErrorException($message, 0, $level, $file, $line);
+});
+
+require __DIR__ . '/stubs/main.php';
+require __DIR__ . '/stubs/sale.php';
+require __DIR__ . '/stubs/paysystem.php';
+require __DIR__ . '/stubs/store.php';
+require __DIR__ . '/../../examples/bitrix/priorgate/handler.php';
+
+use Bitrix\Main\Application;
+use Bitrix\Main\Request;
+use Bitrix\Main\Server;
+use Bitrix\Sale\Order;
+use Bitrix\Sale\Payment;
+use Bitrix\Sale\PaySystem\Logger;
+use Bitrix\Sale\PaySystem\Manager;
+
+$APPLICATION = new class {
+    public function RestartBuffer(): void
+    {
+    }
+};
+Application::$documentRoot = __DIR__;
+Manager::$values = [
+    'PRIORGATE_SOCKET_LIVE' => (string) getenv('SHOP_SOCKET'), 'PRIORGATE_SECRET_FILE_LIVE' => (string) getenv('SHOP_SECRET'),
+    'PRIORGATE_TERM' => '12', 'PRIORGATE_REF_PREFIX' => (string) getenv('SHOP_PREFIX'), 'PS_CHANGE_STATUS_PAY' => 'Y',
+    // The sandbox bank's page has no TLS, and only the test bank may have that.
+    'PS_IS_TEST' => 'N',
+];
+if (getenv('SHOP_TEST') === 'Y') {
+    Manager::$values['PS_IS_TEST'] = 'Y';
+    foreach (['SOCKET', 'SECRET_FILE'] as $name) {
+        Manager::$values["PRIORGATE_{$name}_TEST"] = Manager::$values["PRIORGATE_{$name}_LIVE"];
+        Manager::$values["PRIORGATE_{$name}_LIVE"] = '';
+    }
+}
+priorgate_store((string) getenv('SHOP_DB'));
+Order::$failSaves = (int) ($_GET['fail_save'] ?? 0);
+$payment = Order::load(1)->getPaymentCollection()->getItemById(1);
+$service = Manager::getObjectById(Manager::PAY_SYSTEM);
+$tell = static function (array $said): void {
+    header('Content-Type: application/json');
+    echo json_encode($said, JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES);
+};
+switch (parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH)) {
+    case '/bitrix/tools/sale_ps_result.php':
+        Manager::answer(new Request($_GET, new Server($_SERVER)));
+        break;
+    case '/pay':
+        $result = $service->initiatePay($payment);
+        $tell(['url' => $result->getPaymentUrl(), 'errors' => $result->getErrorMessages()]);
+        break;
+    case '/admin/refund':
+        $payment->setFields(['PAY_RETURN_COMMENT' => $_GET['comment'] ?? '']);
+        $result = isset($_GET['sum']) ? $service->refund($payment, $_GET['sum']) : $payment->setReturn(Payment::RETURN_PS);
+        $result = $result->isSuccess() ? $payment->getCollection()->getOrder()->save() : $result;
+        $tell(['errors' => $result->getErrorMessages()]);
+        break;
+    case '/admin/check':
+        $service->check($payment);
+        $tell(['said' => (string) $payment->getField('PS_STATUS_DESCRIPTION')]);
+        break;
+    case '/state':
+        $names = ['PAID', 'IS_RETURN', 'PS_STATUS', 'PS_STATUS_CODE', 'PS_STATUS_MESSAGE', 'PS_INVOICE_ID', 'REASON_MARKED'];
+        $row = Application::getConnection()->query("SELECT COUNT(*) AS N FROM receipts WHERE PAID = 'Y'")->fetch();
+        $tell(array_combine($names, array_map(static fn ($name) => (string) $payment->getField($name), $names))
+            + ['receipts' => (int) $row['N']]);
+        break;
+    default:
+        http_response_code(404);
+}
+foreach (Logger::$errors as $error) {
+    file_put_contents('php://stderr', "$error\n");
+}

@@ -1,0 +1,247 @@
+//! The Bitrix handler: its own tests, and the real handler in a stand-in shop against the real gate and the sandbox bank.
+//!
+//! Without `php` (with cURL and SQLite) these print `skipped: no php`, unless `CI` is set: there they fail.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use priorgate::sandbox::{Armed, CallbackAlgorithm, CallbackFault, Fault, Route, SessionStatus};
+use serde_json::Value;
+
+use crate::callbacks;
+use crate::support::client::Target;
+use crate::support::gate::Gate;
+use crate::support::sandbox::SandboxBank;
+use crate::support::until;
+
+const RESULT: &str = "/bitrix/tools/sale_ps_result.php?BX_HANDLER=PRIORGATE";
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/bitrix")
+        .join(name)
+}
+
+fn php_is_here() -> bool {
+    let found = Command::new("php")
+        .args([
+            "-r",
+            "exit(function_exists('curl_init') && class_exists('SQLite3') ? 0 : 1);",
+        ])
+        .output();
+    let here = found.is_ok_and(|output| output.status.success());
+    if !here {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI must have php-cli, php-curl and php-sqlite3"
+        );
+        println!("skipped: no php");
+    }
+    here
+}
+
+#[test]
+fn the_handlers_own_tests_pass() {
+    if !php_is_here() {
+        return;
+    }
+    let output = Command::new("php").arg(script("run.php")).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains(" 0 failed, 0 skipped"), "{told}");
+    assert!(output.stderr.is_empty(), "no warning: {output:?}");
+}
+
+/// The stand-in shop under PHP's own web server.
+struct Shop {
+    addr: SocketAddr,
+    child: Child,
+}
+
+impl Shop {
+    fn open(gate: &Gate, addr: SocketAddr) -> Self {
+        let child = Command::new("php")
+            .args(["-d", "display_errors=stderr", "-S", &addr.to_string()])
+            .arg(script("shop.php"))
+            .env("SHOP_DB", gate.path().join("shop.db"))
+            .env("SHOP_SOCKET", gate.path().join("gate.sock"))
+            .env("SHOP_SECRET", gate.path().join("deliver.secret"))
+            .env("SHOP_TEST", "Y")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let shop = Self { addr, child };
+        until("PHP listens", || TcpStream::connect(addr).is_ok());
+        shop
+    }
+
+    fn ask(&self, path: &str) -> Value {
+        let answer = Target::Tcp(self.addr).post(path, "", b"");
+        serde_json::from_slice(&answer.body)
+            .unwrap_or_else(|_| panic!("{path}: {}", String::from_utf8_lossy(&answer.body)))
+    }
+
+    fn refund(&self, query: &str) -> String {
+        self.ask(&format!("/admin/refund{query}"))["errors"][0]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    fn state(&self, name: &str) -> String {
+        self.ask("/state")[name]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+/// The bank, the gate, and where the shop is to be.
+fn set_up() -> (SandboxBank, Gate, SocketAddr) {
+    let algorithm = CallbackAlgorithm::RsaPkcs1Sha256;
+    let (bank, addr) = (SandboxBank::with_pending_callbacks(algorithm), free_port());
+    let port = bank.port();
+    let setup = callbacks::setup(&bank, addr, algorithm)
+        .bank(&format!(
+            "url: https://localhost:{port}\n    dns: {{addresses: [127.0.0.1]}}\n    trust: {{ca_file: bank-ca.pem, server_name: localhost}}\n    identity: {{cert_file: client.crt, key_file: client.key}}"
+        ))
+        .edit("/hook.php?HANDLER=BANK", RESULT);
+    let secret = setup.path().join("deliver.secret");
+    std::fs::set_permissions(secret, std::fs::Permissions::from_mode(0o440)).unwrap();
+    let gate = callbacks::start(&bank, setup);
+    (bank, gate, addr)
+}
+
+/// What the bank has given back.
+fn refunded(bank: &SandboxBank, session: &str) -> String {
+    bank.ledger().session(session).unwrap().refunded.to_string()
+}
+
+#[test]
+fn an_order_is_paid_and_refunded_once_through_the_real_gate() {
+    if !php_is_here() {
+        return;
+    }
+    let (bank, gate, addr) = set_up();
+    let shop = Shop::open(&gate, addr);
+    let url = shop.ask("/pay")["url"].as_str().unwrap().to_owned();
+    assert!(url.contains("/pay/s-"), "{url}");
+    assert_eq!(shop.ask("/pay")["url"], url, "no second session");
+    let session = shop.state("PS_INVOICE_ID");
+    // Forged, straight to the shop: 200 as Bitrix has it, and nothing more.
+    let forged = format!(
+        r#"{{"session_id":"{session}","order_ref":"1","status":"APPROVED","amount":"149.90","currency":"BYN"}}"#
+    );
+    let answer = Target::Tcp(addr).post(
+        RESULT,
+        "webhook-id: x\r\nwebhook-timestamp: 1\r\nwebhook-signature: v1,AAAA\r\n",
+        forged.as_bytes(),
+    );
+    assert_eq!((answer.status, answer.header("priorgate-ack")), (200, None));
+    assert_eq!(shop.state("PAID"), "N");
+    // The customer agrees; the bank tells it twice at once.
+    bank.sandbox()
+        .arm_callback(CallbackFault::Doubled, 1)
+        .unwrap();
+    bank.sandbox()
+        .decide(&session, SessionStatus::Approved)
+        .unwrap();
+    until("the order is paid", || shop.state("PAID") == "Y");
+    assert_eq!(shop.ask("/state")["receipts"], 1);
+    // A part whose save fails is not paid twice, and another sum is refused.
+    assert_eq!(
+        shop.refund("?sum=50.00&fail_save=1"),
+        "the order was not saved"
+    );
+    assert_eq!(refunded(&bank, &session), "50.00");
+    let said = shop.refund("?sum=70.00");
+    assert!(said.contains("An earlier refund of 50.00"), "{said}");
+    assert_eq!(shop.refund("?sum=50.00"), "");
+    let said = shop.refund("?sum=50.00");
+    assert!(said.contains("repeat-"), "{said}");
+    assert_eq!(refunded(&bank, &session), "50.00");
+    until("the part's notification is delivered", || {
+        delivered(&gate) == 2
+    });
+    assert_eq!(shop.state("PAID"), "Y");
+    // The rest, twice.
+    assert_eq!(shop.refund(""), "");
+    assert!(shop.refund("").contains("not paid"));
+    assert_eq!(refunded(&bank, &session), "149.90");
+    until("the rest's notification is delivered", || {
+        delivered(&gate) == 3
+    });
+    assert_eq!(
+        (
+            shop.state("PAID").as_str(),
+            shop.state("IS_RETURN").as_str()
+        ),
+        ("N", "P")
+    );
+    let ledger = bank.ledger();
+    let refunds = &ledger.session(&session).unwrap().refunds;
+    assert_eq!(refunds.len(), 2, "{refunds:?}");
+}
+
+#[test]
+fn a_refund_whose_answer_is_lost_is_not_sent_again_and_settles_by_a_person() {
+    if !php_is_here() {
+        return;
+    }
+    let (bank, gate, addr) = set_up();
+    let shop = Shop::open(&gate, addr);
+    shop.ask("/pay");
+    let session = shop.state("PS_INVOICE_ID");
+    bank.sandbox()
+        .decide(&session, SessionStatus::Approved)
+        .unwrap();
+    until("the order is paid", || shop.state("PAID") == "Y");
+    bank.sandbox()
+        .arm(Armed {
+            fault: Fault::Reset,
+            route: Some(Route::Refund),
+            times: 1,
+        })
+        .unwrap();
+    let said = shop.refund("");
+    assert!(said.contains("Do NOT repeat"), "{said}");
+    // The bank's own word un-pays the order meanwhile.
+    until("the notification un-pays", || shop.state("PAID") == "N");
+    assert!(shop.refund("").contains("not paid"));
+    let said = shop.ask("/admin/check")["said"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(said.contains("REFUNDED, refunded 149.90"), "{said}");
+    assert!(said.contains("was made"), "{said}");
+    let ledger = bank.ledger();
+    assert_eq!(ledger.session(&session).unwrap().refund_requests, 1);
+}
+
+fn delivered(gate: &Gate) -> usize {
+    let listed = gate
+        .tell(&serde_json::json!({"command": "callbacks.list"}))
+        .unwrap();
+    let events = listed["result"]["events"].as_array().unwrap().clone();
+    events
+        .iter()
+        .filter(|event| event["state"] == "delivered")
+        .count()
+}
