@@ -335,6 +335,8 @@ class PriorgateHandler extends PaySystem\ServiceHandler implements PaySystem\IRe
         } catch (ConfigError $error) {
             $said = self::message('REFUND_CONFIG', ['#ERROR#' => $error->getMessage()]);
         }
+        // The field takes 512 characters.
+        $said = preg_match('/^.{0,500}/us', $said, $part) === 1 ? $part[0] : '';
         $result->setPsData(
             ['PS_STATUS_DESCRIPTION' => $said, 'PS_RESPONSE_DATE' => new DateTime()] + $result->getPsData()
         );

@@ -38,6 +38,15 @@ test('clicked twice, at once or with an old page, it is one refund', function (s
     same(14990, $world->given($session));
 });
 
+test('a page that is older than the payment\'s state refunds nothing', function (string $dir): void {
+    $world = new World($dir);
+    $world->paid();
+    $old = $world->payment();
+    Application::getConnection()->query("UPDATE b_sale_order_payment SET PAID = 'N'");
+    contains('reload', $world->save($old, $old->setReturn(Payment::RETURN_PS))[0]);
+    same([], $world->gate->refundKeys());
+});
+
 test('a refund whose save fails is saved by the next try, and pays once', function (string $dir): void {
     $world = new World($dir);
     $session = $world->paid();
