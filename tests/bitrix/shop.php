@@ -52,8 +52,10 @@ Order::$failSaves = (int) ($_GET['fail_save'] ?? 0);
 $payment = Order::load(1)->getPaymentCollection()->getItemById(1);
 $service = Manager::getObjectById(Manager::PAY_SYSTEM);
 $tell = static function (array $said): void {
+    $text = json_encode($said, JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES | JSON_THROW_ON_ERROR);
     header('Content-Type: application/json');
-    echo json_encode($said, JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES);
+    header('Content-Length: ' . strlen($text));
+    echo $text;
 };
 switch (parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH)) {
     case '/bitrix/tools/sale_ps_result.php':
