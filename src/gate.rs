@@ -24,12 +24,15 @@ use crate::bank::dial::Dialler;
 use crate::bank::resolve::Resolver;
 use crate::bank::send::{Counts, Parts};
 use crate::config::{self, Config, Listen};
+use crate::egress::callers::Callers;
 use crate::egress::{Egress, Generation};
 use crate::journal::{Journal, OpenError};
 use crate::net::accept;
+use crate::net::denials::Denials;
 use crate::net::exchange::AnswerLimits;
 use crate::net::ids::RequestIds;
 use crate::net::listen::{Bound, ListenError};
+use crate::net::sockdiag::{ProbeError, SockDiag};
 use ingress::CallbackGate;
 use ledger::{Facts, Ledger, Misfit};
 use material::{Material, MaterialError};
@@ -44,6 +47,7 @@ pub struct Prepared {
     callbacks: Vec<ingress::Prepared>,
     admin_unix: Option<Bound>,
     admin_tcp: Option<Bound>,
+    diag: Option<Arc<SockDiag>>,
 }
 
 /// Why the gate does not start.
@@ -58,6 +62,9 @@ pub enum StartError {
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Callers on TCP that could not be told apart.
+    #[error(transparent)]
+    Callers(#[from] ProbeError),
     /// A file that the configuration names.
     #[error("banks: {bank}: {source}")]
     Material {
@@ -134,6 +141,7 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
         None => None,
     };
     let admin_tcp = config.admin.tcp.map(Bound::tcp).transpose()?;
+    let diag = open_diag(&config)?;
     Ok(Prepared {
         config,
         ledger,
@@ -141,7 +149,21 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
         callbacks,
         admin_unix,
         admin_tcp,
+        diag,
     })
+}
+
+/// The way to ask the kernel for TCP callers, where a listener wants to know: tried before anybody is served.
+fn open_diag(config: &Config) -> Result<Option<Arc<SockDiag>>, ProbeError> {
+    let (ipv6, ipv4): (Vec<_>, Vec<_>) = config
+        .tcp_with_callers()
+        .map(|addr| addr.ip())
+        .partition(std::net::IpAddr::is_ipv6);
+    if ipv4.is_empty() && ipv6.is_empty() {
+        return Ok(None);
+    }
+    let diag = SockDiag::open(!ipv4.is_empty(), !ipv6.is_empty())?;
+    Ok(Some(Arc::new(diag)))
 }
 
 fn bind(listen: &Listen) -> Result<Bound, ListenError> {
@@ -172,6 +194,7 @@ impl Prepared {
             callbacks: prepared_callbacks,
             admin_unix,
             admin_tcp,
+            diag,
         } = self;
         let ledger = ledger.map(Ledger::start).transpose()?;
         let journal = ledger.as_ref().map(|facts| &facts.journal);
@@ -199,6 +222,10 @@ impl Prepared {
                 drain.clone(),
                 Arc::clone(&ids),
                 journal.cloned(),
+                Callers {
+                    diag: diag.clone(),
+                    denials: Arc::new(Denials::new(format!("bank {}", bank.name), None)),
+                },
             );
             let egress = Arc::new(egress);
             let connections = u32::try_from(bank.limits.connections).unwrap_or(u32::MAX);
@@ -217,7 +244,10 @@ impl Prepared {
         for (callback, prepared) in config.callbacks.iter().zip(prepared_callbacks) {
             // The configuration's check wants a journal where there is a callback.
             let Some(journal) = journal else { continue };
-            callbacks.push(ingress::start(callback, prepared, journal, &ids, &drain)?);
+            let diag = diag.as_ref();
+            callbacks.push(ingress::start(
+                callback, prepared, journal, &ids, &drain, diag,
+            )?);
         }
         let life = Arc::new(Life::new(&config, Box::new(log_dropped)));
         for warning in life.warnings() {
@@ -365,8 +395,16 @@ impl Gate {
             }
         };
         let drained = timeout(deadline, all_gone).await.is_ok();
+        for denials in self.denials() {
+            denials.flush();
+        }
         self.ended.send_replace(true);
         drained
+    }
+
+    fn denials(&self) -> impl Iterator<Item = &Denials> {
+        let banks = self.banks.iter().map(|bank| bank.egress.denials());
+        banks.chain(self.callbacks.iter().map(|callback| &*callback.denials))
     }
 
     fn warn_of_expiry(&self) {

@@ -94,6 +94,9 @@ pub struct Bank {
     pub queued: u64,
     /// Requests since the start, by outcome.
     pub requests: Requests,
+    /// Requests whose caller was denied, since the start.
+    #[serde(default)]
+    pub denied: Denied,
 }
 
 /// One callback.
@@ -113,6 +116,33 @@ pub struct Callback {
     pub rejected: u64,
     /// Notifications refused for anything else.
     pub refused: u64,
+    /// Requests whose caller was denied, since the start; among the refused.
+    #[serde(default)]
+    pub denied: Denied,
+}
+
+/// Callers that were denied.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Denied {
+    /// How many requests.
+    pub total: u64,
+    /// The last ones, of one caller within one second.
+    pub last: Option<LastDenied>,
+}
+
+/// Denials of one caller within one second.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct LastDenied {
+    /// When.
+    pub at: Timestamp,
+    /// The listener.
+    pub listener: String,
+    /// The caller, where the kernel told who it is.
+    pub uid: Option<u32>,
+    /// `not_listed`, `unproven`, `token`, or `many` callers.
+    pub cause: String,
+    /// How many requests.
+    pub count: u64,
 }
 
 /// Where operations are kept, and how many need somebody's attention.
@@ -348,6 +378,16 @@ pub(crate) mod tests {
                     not_sent: 2,
                     unknown: 1,
                 },
+                denied: Denied {
+                    total: 3,
+                    last: Some(LastDenied {
+                        at: moment(1_790_000_000),
+                        listener: "tcp:127.0.0.1:9180".to_owned(),
+                        uid: Some(1001),
+                        cause: "not_listed".to_owned(),
+                        count: 2,
+                    }),
+                },
             }],
             callbacks: vec![Callback {
                 name: "priorbank".to_owned(),
@@ -357,6 +397,7 @@ pub(crate) mod tests {
                 repeated: 6,
                 rejected: 7,
                 refused: 8,
+                denied: Denied::default(),
             }],
             journal: Some(Journal {
                 file: "/var/lib/priorgate/journal.db".to_owned(),
@@ -395,10 +436,16 @@ pub(crate) mod tests {
                 "addresses": ["192.0.2.7"], "breaker": "closed",
                 "pool": {"idle": 1, "opened": 2, "reused": 40}, "in_flight": 3, "queued": 0,
                 "requests": {"answered": 41, "not_sent": 2, "unknown": 1},
+                "denied": {
+                    "total": 3, "last": {
+                        "at": "2026-09-21T14:13:20Z", "listener": "tcp:127.0.0.1:9180", "uid": 1001,
+                        "cause": "not_listed", "count": 2,
+                    },
+                },
             }],
             "callbacks": [{
                 "name": "priorbank", "path": "/bank/priorbank/callback", "listen": [{"tcp": "127.0.0.1:9181"}],
-                "accepted": 5, "repeated": 6, "rejected": 7, "refused": 8,
+                "accepted": 5, "repeated": 6, "rejected": 7, "refused": 8, "denied": {"total": 0, "last": null},
             }],
             "journal": {
                 "file": "/var/lib/priorgate/journal.db", "failed": null, "frozen": false, "full": false,

@@ -17,8 +17,10 @@ use crate::callback::{Callback, Generation};
 use crate::config::callback::{self as config, Socket};
 use crate::journal::Journal;
 use crate::net::accept;
+use crate::net::denials::Denials;
 use crate::net::ids::RequestIds;
 use crate::net::listen::{Bound, ListenError};
+use crate::net::sockdiag::SockDiag;
 use crate::policy::signature::{Key, KeyError, PublicKey, SetupError, Verifier};
 use crate::policy::webhook::{SecretError, WebhookSecret};
 use crate::tls::secretfile::{self, SecretFileError};
@@ -169,6 +171,7 @@ pub(super) struct CallbackGate {
     pub(super) path: String,
     pub(super) listen: Vec<status::Served>,
     pub(super) counts: Arc<Counts>,
+    pub(super) denials: Arc<Denials>,
     pub(super) rejected: Arc<Rejected>,
     publish: watch::Sender<Arc<Generation>>,
     terms: watch::Sender<Arc<Terms>>,
@@ -186,6 +189,7 @@ pub(super) fn start(
     journal: &Journal,
     ids: &Arc<RequestIds>,
     drain: &watch::Receiver<bool>,
+    diag: Option<&Arc<SockDiag>>,
 ) -> io::Result<CallbackGate> {
     let Prepared { material, bound } = prepared;
     let name: Arc<str> = callback.name.as_str().into();
@@ -197,6 +201,7 @@ pub(super) fn start(
     let deliveries = Arc::new(Semaphore::new(callback.deliver.concurrency));
     let places = Arc::new(Semaphore::new(callback.limits.connections));
     let (counts, rejected) = (Arc::new(Counts::default()), Arc::new(Rejected::default()));
+    let denials = Arc::new(Denials::new(format!("callback {name}"), None));
     let flow = Arc::new(Callback {
         name: Arc::clone(&name),
         current,
@@ -207,6 +212,8 @@ pub(super) fn start(
         rejected: Arc::clone(&rejected),
         counts: Arc::clone(&counts),
         ids: Arc::clone(ids),
+        diag: diag.cloned(),
+        denials: Arc::clone(&denials),
     });
     let mut listen = Vec::with_capacity(bound.len());
     for (index, (bound, configured)) in bound.into_iter().zip(&callback.listen).enumerate() {
@@ -219,8 +226,10 @@ pub(super) fn start(
         tracing::info!(callback = &*name, listener = &*label, "listening");
         let (flow, places, drain) = (Arc::clone(&flow), Arc::clone(&places), drain.clone());
         tokio::spawn(async move {
+            let for_each = Arc::clone(&label);
             accept::run(listener, &label, places, drain, move |accepted, place| {
-                tokio::spawn(Arc::clone(&flow).connection(accepted, index, place));
+                let (flow, label) = (Arc::clone(&flow), Arc::clone(&for_each));
+                tokio::spawn(flow.connection(accepted, label, index, place));
             })
             .await;
         });
@@ -240,6 +249,7 @@ pub(super) fn start(
         path: callback.path.clone(),
         listen,
         counts,
+        denials,
         rejected,
         publish,
         terms,

@@ -2,6 +2,7 @@
 //!
 //! One loader for `run`, reload and `check`, so that they cannot disagree.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
@@ -113,19 +114,19 @@ fn load_tls(tls: &Tls) -> Result<(Arc<TlsClient>, CertificateFacts), MaterialErr
 fn load_access(listen: &Listen) -> Result<Access, SecretFileError> {
     Ok(match listen {
         Listen::Unix { callers, .. } => Access::Uids(callers.clone()),
-        Listen::Tcp {
-            access: TcpAccess::OpenToEveryLocalUser,
-            ..
-        } => Access::OpenToEveryLocalUser,
-        Listen::Tcp {
-            access: TcpAccess::TokenFiles(files),
-            ..
-        } => {
-            let tokens: Result<Vec<Secret>, _> =
-                files.iter().map(|file| secretfile::token(file)).collect();
-            Access::Tokens(tokens?)
-        }
+        Listen::Tcp { access, .. } => match access {
+            TcpAccess::OpenToEveryLocalUser => Access::OpenToEveryLocalUser,
+            TcpAccess::Callers(callers) => Access::Uids(callers.clone()),
+            TcpAccess::TokenFiles(files) => Access::Tokens(load_tokens(files)?),
+            TcpAccess::CallersWithToken(callers, files) => {
+                Access::Both(callers.clone(), load_tokens(files)?)
+            }
+        },
     })
+}
+
+fn load_tokens(files: &[PathBuf]) -> Result<Vec<Secret>, SecretFileError> {
+    files.iter().map(|file| secretfile::token(file)).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -4,18 +4,19 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::ingress::CallbackGate;
 use super::ledger::Facts;
 use super::{BankGate, Gate};
 use crate::admin::status;
 use crate::admin::status::{
-    AdminListeners, Bank, Breaker, Certificate, LastReload, ListenAddress, Phase, Pool, Requests,
-    Status, Timestamp, Transport,
+    AdminListeners, Bank, Breaker, Certificate, Denied, LastDenied, LastReload, ListenAddress,
+    Phase, Pool, Requests, Status, Timestamp, Transport,
 };
 use crate::config::{self, Listen, TcpAccess};
 use crate::egress::Egress;
+use crate::net::denials::Denials;
 use crate::policy::outcome::Outcome;
 
 /// Banks take weeks to issue a certificate.
@@ -227,6 +228,7 @@ impl BankView {
                 not_sent: requests.of(Outcome::NotSent),
                 unknown: requests.of(Outcome::Unknown),
             },
+            denied: denied(self.gate.egress.denials()),
         }
     }
 }
@@ -241,6 +243,20 @@ fn callback(callback: &CallbackGate) -> status::Callback {
         repeated: callback.counts.repeated.load(Relaxed),
         rejected: callback.counts.rejected.load(Relaxed),
         refused: callback.counts.refused.load(Relaxed),
+        denied: denied(&callback.denials),
+    }
+}
+
+fn denied(denials: &Denials) -> Denied {
+    Denied {
+        total: denials.total(),
+        last: denials.last().map(|row| LastDenied {
+            at: (UNIX_EPOCH + Duration::from_secs(row.second)).into(),
+            listener: row.listener.to_string(),
+            uid: row.uid,
+            cause: row.cause.as_str().to_owned(),
+            count: row.count,
+        }),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything here can be tested with a table and fuzzed without a runtime. Nothing here may import another layer.
 
 pub mod caller;
+pub mod denial;
 pub mod event;
 pub mod head;
 pub mod headers;
@@ -13,6 +14,7 @@ pub mod route;
 pub mod schedule;
 pub mod secret;
 pub mod signature;
+pub mod sockdiag;
 pub mod status;
 pub mod units;
 pub mod webhook;

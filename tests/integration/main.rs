@@ -10,6 +10,8 @@ mod callback_crash;
 #[cfg(test)]
 mod callbacks;
 #[cfg(test)]
+mod callers;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod config_golden;

@@ -14,6 +14,14 @@ use tempfile::TempDir;
 use super::client::Target;
 use super::{PATIENCE, eventually, until};
 
+/// This user, as `callers` lists it: root counts only by name.
+pub(crate) fn me() -> String {
+    match rustix::process::getuid().as_raw() {
+        0 => "root".to_owned(),
+        uid => uid.to_string(),
+    }
+}
+
 /// A directory with a configuration, before the gate runs.
 pub(crate) struct Setup {
     pub(crate) dir: TempDir,
@@ -38,7 +46,6 @@ impl Setup {
     /// A gate for one bank that listens on `port`; `bank-ca.pem`, `client.crt` and `client.key` are put into `dir` by
     /// the scenario.
     pub(crate) fn new(port: u16) -> Self {
-        let uid = rustix::process::getuid().as_raw();
         Self {
             dir: tempfile::tempdir().unwrap(),
             bank: format!(
@@ -46,7 +53,8 @@ impl Setup {
             ),
             extra: String::new(),
             listen: format!(
-                "      - {{unix: gate.sock, callers: [{uid}]}}\n      - {{tcp: \"127.0.0.1:0\", open_to_every_local_user: true}}\n"
+                "      - {{unix: gate.sock, callers: [{}]}}\n      - {{tcp: \"127.0.0.1:0\", open_to_every_local_user: true}}\n",
+                me()
             ),
             routes: "      - {name: create, method: POST, path: /installment/create}\n      - {name: refund, method: POST, path: /installment/refund, connection: fresh}\n      - {name: status, method: GET, path: \"/installment/{id}\"}\n      - {name: search, method: GET, path: /search, query: true}\n".to_owned(),
             tail: String::new(),
