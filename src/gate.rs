@@ -31,7 +31,7 @@ use crate::net::accept;
 use crate::net::denials::Denials;
 use crate::net::exchange::AnswerLimits;
 use crate::net::ids::RequestIds;
-use crate::net::listen::{Bound, ListenError};
+use crate::net::listen::{Binder, Bound, ListenError};
 use crate::net::sockdiag::{ProbeError, SockDiag};
 use ingress::CallbackGate;
 use ledger::{Facts, Ledger, Misfit};
@@ -116,7 +116,7 @@ struct BankGate {
 ///
 /// # Errors
 /// [`StartError`]; what was bound before is given back.
-pub fn prepare(config: Config) -> Result<Prepared, StartError> {
+pub fn prepare(config: Config, mut binder: Binder) -> Result<Prepared, StartError> {
     let ledger = ledger::open(&config)?;
     let mut banks = Vec::with_capacity(config.banks.len());
     for bank in &config.banks {
@@ -127,20 +127,22 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
         let listeners = bank
             .listen
             .iter()
-            .map(bind)
+            .map(|listen| bind(listen, &mut binder))
             .collect::<Result<Vec<_>, _>>()?;
         banks.push((material, listeners));
     }
     let callbacks = config
         .callbacks
         .iter()
-        .map(ingress::prepare)
+        .map(|callback| ingress::prepare(callback, &mut binder))
         .collect::<Result<Vec<_>, _>>()?;
     let admin_unix = match &config.admin.unix {
-        Some(unix) => Some(bind_unix(&unix.socket)?),
+        Some(unix) => Some(bind_unix(&unix.socket, &mut binder)?),
         None => None,
     };
-    let admin_tcp = config.admin.tcp.map(Bound::tcp).transpose()?;
+    let admin_tcp = config.admin.tcp;
+    let admin_tcp = admin_tcp.map(|addr| binder.tcp(addr)).transpose()?;
+    binder.finish()?;
     let diag = open_diag(&config)?;
     Ok(Prepared {
         config,
@@ -166,15 +168,15 @@ fn open_diag(config: &Config) -> Result<Option<Arc<SockDiag>>, ProbeError> {
     Ok(Some(Arc::new(diag)))
 }
 
-fn bind(listen: &Listen) -> Result<Bound, ListenError> {
+fn bind(listen: &Listen, binder: &mut Binder) -> Result<Bound, ListenError> {
     match listen {
-        Listen::Tcp { addr, .. } => Bound::tcp(*addr),
-        Listen::Unix { socket, .. } => bind_unix(socket),
+        Listen::Tcp { addr, .. } => binder.tcp(*addr),
+        Listen::Unix { socket, .. } => bind_unix(socket, binder),
     }
 }
 
-fn bind_unix(socket: &config::UnixSocket) -> Result<Bound, ListenError> {
-    Bound::unix(&socket.path, socket.mode, socket.gid)
+fn bind_unix(socket: &config::UnixSocket, binder: &mut Binder) -> Result<Bound, ListenError> {
+    binder.unix(&socket.path, socket.mode, socket.gid)
 }
 
 impl Prepared {

@@ -15,7 +15,9 @@ use crate::config::Config;
 use crate::gate::reload::{ReloadError, Replacement};
 use crate::gate::{self, Gate, StartError};
 use crate::journal::Journal;
-use crate::notify::Notifier;
+use crate::net::inherit::Inherited;
+use crate::net::listen::Binder;
+use crate::notify::{Notifier, Watchdog};
 use crate::telemetry::Telemetry;
 
 /// Blocking threads besides the handshakes': a reload reads files, tokio itself may need one.
@@ -50,12 +52,12 @@ impl From<std::io::Error> for RunError {
 ///
 /// # Errors
 /// [`RunError`].
-pub fn run(config: Config, telemetry: &Telemetry) -> Result<(), RunError> {
+pub fn run(config: Config, telemetry: &Telemetry, inherited: Inherited) -> Result<(), RunError> {
     // Before any file is made: sockets get their mode before anybody else can connect.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     raise_descriptor_limit();
     let threads = config.threads.handshakes.saturating_add(SPARE_THREADS);
-    let prepared = gate::prepare(config)?;
+    let prepared = gate::prepare(config, Binder::new(inherited))?;
     // One thread serves: it beats the multi-threaded runtime at this work, and blocking work has threads of its own.
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -136,6 +138,16 @@ async fn live(
     let mut failed = gate.journal().map(Journal::failed);
     let mut result = Ok(());
     let notifier = Notifier::from_env();
+    // On the thread that serves: when that one hangs, nobody says that it is alive.
+    let _watchdog = Watchdog::from_env().map(|watchdog| {
+        tokio::spawn(async move {
+            let mut beat = tokio::time::interval(watchdog.every());
+            loop {
+                beat.tick().await;
+                watchdog.alive();
+            }
+        })
+    });
     gate.life().enter(Phase::Ready);
     notifier.ready("serving");
     tracing::info!("ready");

@@ -223,9 +223,6 @@ impl Callback {
         if let Some(refusal) = refused_head {
             return Err(head_problem(&refusal).into());
         }
-        if *self.draining.borrow() {
-            return Err(Problem::new(Code::Draining, "try again in a moment").into());
-        }
         let (parts, body) = request.into_parts();
         // The query is not signed, and nobody asks for it: dropped, not judged.
         if parts.uri.path() != generation.path {

@@ -309,9 +309,6 @@ impl Egress {
         let tokens = headers::tokens(&parts.headers);
         self.callers
             .admit_token(access, &caller.listener, &caller.peer, &tokens)?;
-        if *self.draining.borrow() {
-            return Err(draining().into());
-        }
         let method = Method::parse(parts.method.as_str());
         record.method(method);
         let target = parts.uri.path_and_query();

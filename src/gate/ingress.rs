@@ -19,7 +19,7 @@ use crate::journal::Journal;
 use crate::net::accept;
 use crate::net::denials::Denials;
 use crate::net::ids::RequestIds;
-use crate::net::listen::{Bound, ListenError};
+use crate::net::listen::{Binder, Bound, ListenError};
 use crate::net::sockdiag::SockDiag;
 use crate::policy::signature::{Key, KeyError, PublicKey, SetupError, Verifier};
 use crate::policy::webhook::{SecretError, WebhookSecret};
@@ -148,7 +148,10 @@ pub(super) struct Prepared {
 }
 
 /// Reads a callback's files and binds its listeners.
-pub(super) fn prepare(callback: &config::Callback) -> Result<Prepared, super::StartError> {
+pub(super) fn prepare(
+    callback: &config::Callback,
+    binder: &mut Binder,
+) -> Result<Prepared, super::StartError> {
     let material = Material::load(callback).map_err(|source| super::StartError::Callback {
         callback: callback.name.clone(),
         source: Box::new(source),
@@ -157,8 +160,8 @@ pub(super) fn prepare(callback: &config::Callback) -> Result<Prepared, super::St
         .listen
         .iter()
         .map(|listen| match &listen.socket {
-            Socket::Tcp(addr) => Bound::tcp(*addr),
-            Socket::Unix(socket) => Bound::unix(&socket.path, socket.mode, socket.gid),
+            Socket::Tcp(addr) => binder.tcp(*addr),
+            Socket::Unix(socket) => binder.unix(&socket.path, socket.mode, socket.gid),
         })
         .collect::<Result<Vec<_>, ListenError>>()?;
     Ok(Prepared { material, bound })

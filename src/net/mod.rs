@@ -7,6 +7,7 @@ pub mod denials;
 pub mod exchange;
 pub mod guard;
 pub mod ids;
+pub mod inherit;
 pub mod listen;
 pub mod meter;
 pub mod peer;

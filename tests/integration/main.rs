@@ -2,6 +2,8 @@
 
 // `cfg(test)` tells clippy that these are tests, helpers included.
 #[cfg(test)]
+mod activation;
+#[cfg(test)]
 mod bank_connections;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]

@@ -147,14 +147,11 @@ fn launch(dir: TempDir, adjust: impl FnOnce(Command) -> Command, wait: bool) -> 
     command
         .arg("run")
         .arg("--config")
-        .arg(dir.path().join("config.yaml"));
-    let mut command = adjust(command);
-    let mut child = command
+        .arg(dir.path().join("config.yaml"))
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .stdout(Stdio::null());
+    let mut command = adjust(command);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let log = Arc::new(Mutex::new(Vec::new()));
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let lines = Arc::clone(&log);
@@ -198,6 +195,12 @@ impl Gate {
 
     pub(crate) fn path(&self) -> &Path {
         self.dir.as_ref().unwrap().path()
+    }
+
+    /// Drains this process, and starts another one in the same place as soon as it has ended.
+    pub(crate) fn restart_with(mut self, adjust: impl FnOnce(Command) -> Command) -> Self {
+        self.finish();
+        launch(self.dir.take().unwrap(), adjust, true)
     }
 
     /// Ends this process without a word (SIGKILL), and starts another one in the same place.
