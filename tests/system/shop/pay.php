@@ -18,7 +18,7 @@ function ask(string $path, array $data, array $headers): array
     ] + ($unix ? [CURLOPT_UNIX_SOCKET_PATH => '/run/priorgate/priorbank.sock'] : []));
     $body = curl_exec($curl);
     $status = curl_getinfo($curl, CURLINFO_HTTP_CODE);
-    if ($body === false || $status !== 200) {
+    if ($body === false || !in_array($status, [200, 201], true)) {
         throw new RuntimeException("$path: $status " . ($body === false ? curl_error($curl) : $body));
     }
     return json_decode($body, true, 64, JSON_THROW_ON_ERROR);
