@@ -324,7 +324,7 @@ mod tests {
         let again = pki.write(&dir.path().join("a/b")).unwrap();
         assert_eq!(again, files, "a second write replaces the files");
         let names = fs::read_dir(dir.path().join("a/b")).unwrap().count();
-        assert_eq!(names, 5, "no temporary file stays");
+        assert_eq!(names, 7, "no temporary file stays");
     }
 
     /// The subject and the raw public key of a PEM certificate.
