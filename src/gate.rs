@@ -27,15 +27,18 @@ use crate::bank::dial::Dialler;
 use crate::bank::resolve::Resolver;
 use crate::bank::send::{Counts, Parts};
 use crate::config::{self, Config, Listen};
+use crate::egress::callers::Callers;
 use crate::egress::{Egress, Generation};
 use crate::harden::Confined;
 use crate::harden::needs::GateNeeds;
 use crate::journal::inbox::keep::AcceptedKey;
 use crate::journal::{Journal, OpenError};
 use crate::net::accept;
+use crate::net::denials::Denials;
 use crate::net::exchange::AnswerLimits;
 use crate::net::ids::RequestIds;
-use crate::net::listen::{Bound, ListenError};
+use crate::net::listen::{Binder, Bound, ListenError};
+use crate::net::sockdiag::{ProbeError, SockDiag};
 use crate::tls::keyholder::Keyholder;
 use ingress::CallbackGate;
 use ledger::{Facts, Ledger, Misfit};
@@ -53,6 +56,7 @@ pub struct Prepared {
     keyholder: Option<Arc<Keyholder>>,
     admin_unix: Option<Bound>,
     admin_tcp: Option<Bound>,
+    diag: Option<Arc<SockDiag>>,
 }
 
 /// Why the gate does not start.
@@ -73,6 +77,9 @@ pub enum StartError {
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Callers on TCP that could not be told apart.
+    #[error(transparent)]
+    Callers(#[from] ProbeError),
     /// A file that the configuration names.
     #[error("banks: {bank}: {source}")]
     Material {
@@ -128,7 +135,7 @@ struct BankGate {
 ///
 /// # Errors
 /// [`StartError`]; what was bound before is given back.
-pub fn prepare(config: Config) -> Result<Prepared, StartError> {
+pub fn prepare(config: Config, mut binder: Binder) -> Result<Prepared, StartError> {
     // Before anything else is opened: what it inherits is one socket.
     let keyholder = keyholder::start(&config)?;
     let keys = keyholder::keys(keyholder.as_ref()).map_err(keyholder::KeyholderError::from)?;
@@ -145,16 +152,19 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
         let listeners = bank
             .listen
             .iter()
-            .map(bind)
+            .map(|listen| bind(listen, &mut binder))
             .collect::<Result<Vec<_>, _>>()?;
         banks.push((material, listeners));
     }
-    let callbacks = ingress::prepare(&config.callbacks)?;
+    let callbacks = ingress::prepare(&config.callbacks, &mut binder)?;
     let admin_unix = match &config.admin.unix {
-        Some(unix) => Some(bind_unix(&unix.socket)?),
+        Some(unix) => Some(bind_unix(&unix.socket, &mut binder)?),
         None => None,
     };
-    let admin_tcp = config.admin.tcp.map(Bound::tcp).transpose()?;
+    let admin_tcp = config.admin.tcp;
+    let admin_tcp = admin_tcp.map(|addr| binder.tcp(addr)).transpose()?;
+    binder.finish()?;
+    let diag = open_diag(&config)?;
     Ok(Prepared {
         config,
         ledger,
@@ -165,6 +175,7 @@ pub fn prepare(config: Config) -> Result<Prepared, StartError> {
         keyholder,
         admin_unix,
         admin_tcp,
+        diag,
     })
 }
 
@@ -172,15 +183,28 @@ fn load(bank: &config::Bank, keys: &Keys) -> Result<Material, MaterialError> {
     Files::read(bank)?.with_keys(keys)
 }
 
-fn bind(listen: &Listen) -> Result<Bound, ListenError> {
+/// The way to ask the kernel for TCP callers, where a listener wants to know: tried before anybody is served.
+fn open_diag(config: &Config) -> Result<Option<Arc<SockDiag>>, ProbeError> {
+    let (ipv6, ipv4): (Vec<_>, Vec<_>) = config
+        .tcp_with_callers()
+        .map(|addr| addr.ip())
+        .partition(std::net::IpAddr::is_ipv6);
+    if ipv4.is_empty() && ipv6.is_empty() {
+        return Ok(None);
+    }
+    let diag = SockDiag::open(!ipv4.is_empty(), !ipv6.is_empty())?;
+    Ok(Some(Arc::new(diag)))
+}
+
+fn bind(listen: &Listen, binder: &mut Binder) -> Result<Bound, ListenError> {
     match listen {
-        Listen::Tcp { addr, .. } => Bound::tcp(*addr),
-        Listen::Unix { socket, .. } => bind_unix(socket),
+        Listen::Tcp { addr, .. } => binder.tcp(*addr),
+        Listen::Unix { socket, .. } => bind_unix(socket, binder),
     }
 }
 
-fn bind_unix(socket: &config::UnixSocket) -> Result<Bound, ListenError> {
-    Bound::unix(&socket.path, socket.mode, socket.gid)
+fn bind_unix(socket: &config::UnixSocket, binder: &mut Binder) -> Result<Bound, ListenError> {
+    binder.unix(&socket.path, socket.mode, socket.gid)
 }
 
 impl fmt::Debug for Prepared {
@@ -218,6 +242,7 @@ impl Prepared {
             keyholder,
             admin_unix,
             admin_tcp,
+            diag,
         } = self;
         let (keys, keys_in_force) = watch::channel(tidy::keys_of(&config));
         let ledger = ledger
@@ -250,6 +275,10 @@ impl Prepared {
                 drain.clone(),
                 Arc::clone(&ids),
                 journal.cloned(),
+                Callers {
+                    diag: diag.clone(),
+                    denials: Arc::new(Denials::new(format!("bank {}", bank.name), None)),
+                },
             );
             let egress = Arc::new(egress.audited(audit.as_ref()));
             let connections = u32::try_from(bank.limits.connections).unwrap_or(u32::MAX);
@@ -268,9 +297,9 @@ impl Prepared {
         for (callback, prepared) in config.callbacks.iter().zip(prepared_callbacks) {
             // The configuration's check wants a journal where there is a callback.
             let Some(journal) = journal else { continue };
-            let audit = audit.as_ref();
+            let (audit, diag) = (audit.as_ref(), diag.as_ref());
             callbacks.push(ingress::start(
-                callback, prepared, journal, audit, &ids, &drain,
+                callback, prepared, journal, audit, &ids, &drain, diag,
             )?);
         }
         let life = Arc::new(Life::new(&config, Box::new(log_dropped), confined));
@@ -441,8 +470,16 @@ impl Gate {
             }
         };
         let drained = timeout(deadline, all_gone).await.is_ok();
+        for denials in self.denials() {
+            denials.flush();
+        }
         self.ended.send_replace(true);
         drained
+    }
+
+    fn denials(&self) -> impl Iterator<Item = &Denials> {
+        let banks = self.banks.iter().map(|bank| bank.egress.denials());
+        banks.chain(self.callbacks.iter().map(|callback| &*callback.denials))
     }
 
     fn warn_of_expiry(&self) {

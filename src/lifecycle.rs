@@ -19,7 +19,9 @@ use crate::gate::{self, Gate, StartError};
 use crate::harden::{self, Confined, HardenError};
 use crate::journal::Journal;
 use crate::net::clock::unix_millis;
-use crate::notify::Notifier;
+use crate::net::inherit::Inherited;
+use crate::net::listen::Binder;
+use crate::notify::{Notifier, Watchdog};
 use crate::policy::chain::Fields;
 use crate::telemetry::Telemetry;
 
@@ -63,7 +65,11 @@ impl From<std::io::Error> for RunError {
 ///
 /// # Errors
 /// [`RunError`].
-pub fn run(config: Config, telemetry: &mut Telemetry) -> Result<(), RunError> {
+pub fn run(
+    config: Config,
+    telemetry: &mut Telemetry,
+    inherited: Inherited,
+) -> Result<(), RunError> {
     // Before any file is made: sockets get their mode before anybody else can connect.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     raise_descriptor_limit();
@@ -72,7 +78,7 @@ pub fn run(config: Config, telemetry: &mut Telemetry) -> Result<(), RunError> {
     let threads = config.threads.handshakes.saturating_add(SPARE_THREADS);
     // A keyholder of our own is started here, before anything is opened that it would inherit and before the confinement,
     // under which nothing can be started.
-    let prepared = gate::prepare(config)?;
+    let prepared = gate::prepare(config, Binder::new(inherited))?;
     // Everything is read and bound, and there is one thread: what it gives up now no later one gets.
     let confined = harden::confine_gate(prepared.needs(), level)?;
     telemetry.begin()?;
@@ -195,6 +201,16 @@ async fn live(
     let replaced = resolver_replaced(&life, gate.resolver_pause());
     tokio::pin!(replaced);
     let notifier = Notifier::from_env();
+    // On the thread that serves: when that one hangs, nobody says that it is alive.
+    let _watchdog = Watchdog::from_env().map(|watchdog| {
+        tokio::spawn(async move {
+            let mut beat = tokio::time::interval(watchdog.every());
+            loop {
+                beat.tick().await;
+                watchdog.alive();
+            }
+        })
+    });
     gate.life().enter(Phase::Ready);
     notifier.ready("serving");
     tracing::info!("ready");

@@ -23,6 +23,13 @@ pub struct Notifier {
     socket: Option<UnixDatagram>,
 }
 
+/// Tells the service manager that the process is alive, as often as it wants to hear it (`WatchdogSec=`).
+#[derive(Debug)]
+pub struct Watchdog {
+    notifier: Notifier,
+    every: Duration,
+}
+
 /// A notifier after `STOPPING=1`: only the status text can change.
 #[derive(Debug)]
 pub struct Stopping(Notifier);
@@ -83,6 +90,36 @@ impl Notifier {
         {
             tracing::debug!(%error, "cannot tell the service manager");
         }
+    }
+}
+
+impl Watchdog {
+    /// Where the manager watches this very process (sd_watchdog_enabled(3)).
+    #[must_use]
+    pub fn from_env() -> Option<Self> {
+        let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+        if number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(std::process::id())) {
+            return None;
+        }
+        let limit = Duration::from_micros(number("WATCHDOG_USEC")?);
+        let notifier = Notifier::from_env();
+        // Two beats in each span: one late one is not the end. A span of nothing would be a mistake of the unit's.
+        let every = (limit / 2).max(Duration::from_millis(10));
+        notifier
+            .socket
+            .is_some()
+            .then_some(Self { notifier, every })
+    }
+
+    /// The time between two beats.
+    #[must_use]
+    pub fn every(&self) -> Duration {
+        self.every
+    }
+
+    /// One beat.
+    pub fn alive(&self) {
+        self.notifier.send("WATCHDOG=1");
     }
 }
 

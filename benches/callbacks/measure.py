@@ -3,6 +3,7 @@ the same disk. The shop is away: what is measured is proof, journal and answer, 
 
 import json
 import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ banks:
   - name: bench
     url: http://127.0.0.1:1
     allow_plaintext_loopback: true
-    listen: [{{unix: gate.sock, callers: [{uid}]}}]
+    listen: [{{unix: gate.sock, callers: [{me}]}}]
     routes: [{{name: create, method: POST, path: /installment/create}}]
 callbacks:
   - name: bench
@@ -90,7 +91,7 @@ def bank(path, notifications, failed):
 def measure(binary, directory, key, notifications, connections):
     """Accepted callbacks per second."""
     with tempfile.TemporaryDirectory(prefix="callbacks-", dir=directory) as place:
-        for name, text in (("config.yaml", CONFIG.format(uid=os.getuid())), ("bank.pub", key),
+        for name, text in (("config.yaml", CONFIG.format(uid=os.getuid(), me=pwd.getpwuid(os.getuid()).pw_name)), ("bank.pub", key),
                            ("deliver.secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")):  # fmt: skip
             with open(os.open(os.path.join(place, name), os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
                 file.write(text)

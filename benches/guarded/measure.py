@@ -6,6 +6,7 @@ journal (reserve, sent, outcome); how many commits they shared is the gate's own
 
 import json
 import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ banks:
     dns: {{addresses: [127.0.0.1]}}
     trust: {{ca_file: {pki}/bank-ca.pem, server_name: localhost}}
     identity: {{cert_file: {pki}/client.crt, key_file: {pki}/client.key}}
-    listen: [{{unix: gate.sock, callers: [{uid}]}}]
+    listen: [{{unix: gate.sock, callers: [{me}]}}]
     routes:
       - {{name: create, method: POST, path: /installment/create, idempotency: optional, connection: {connection}}}
     limits: {{concurrency: 64}}
@@ -97,7 +98,7 @@ def measure(binary, directory, bank, callers, connection, environment=None):
     with tempfile.TemporaryDirectory(prefix="guarded-", dir=directory) as place:
         config = os.path.join(place, "config.yaml")
         with open(config, "w") as file:
-            file.write(CONFIG.format(port=bank["port"], pki=bank["pki"], uid=os.getuid(), connection=connection))
+            file.write(CONFIG.format(port=bank["port"], pki=bank["pki"], uid=os.getuid(), me=pwd.getpwuid(os.getuid()).pw_name, connection=connection))
         journal = os.path.join(place, "journal.db")
         env = dict(os.environ, **{name: value.format(journal=journal) for name, value in (environment or {}).items()})
         with open(os.path.join(place, "log"), "w") as log:

@@ -6,6 +6,7 @@ the handshake, the drain) falls out. A run whose pool was not used is no result,
 
 import json
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -36,7 +37,7 @@ banks:
     trust: {{ca_file: ca.crt}}
     identity: {{cert_file: client.crt, key_file: client.key}}
     listen:
-      - {{unix: gate.sock, mode: "0600", callers: [{uid}]}}
+      - {{unix: gate.sock, mode: "0600", callers: [{me}]}}
       - {{tcp: "127.0.0.1:0", token_files: [token]}}
     routes:
       - {{name: create, method: POST, path: /installment/create}}
@@ -109,7 +110,7 @@ def run(binary, listener, requests):
         with open(at("token"), "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(TOKEN + "\n")
         with open(at("config.yaml"), "w") as file:
-            file.write(CONFIG.format(name=bank.NAME, port=remote.port, uid=os.getuid()))
+            file.write(CONFIG.format(name=bank.NAME, port=remote.port, uid=os.getuid(), me=pwd.getpwuid(os.getuid()).pw_name))
         with open(at("log"), "w") as log:
             gate = subprocess.Popen(
                 ["valgrind", "--tool=callgrind", f"--callgrind-out-file={at('callgrind.out')}",

@@ -26,10 +26,15 @@ use crate::journal::{Journal, JournalError};
 use crate::net::accept::Accepted as Connection;
 use crate::net::body::{self, BodyError};
 use crate::net::clock::unix_millis;
+use crate::net::denials::Denials;
 use crate::net::guard::{self, Handle};
 use crate::net::ids::RequestIds;
+use crate::net::peer::Peer;
 use crate::net::respond::{self, Reply};
 use crate::net::serve;
+use crate::net::sockdiag::SockDiag;
+use crate::policy::caller::{self, Verdict as Admission};
+use crate::policy::denial::Cause;
 use crate::policy::event;
 use crate::policy::head::{self, Rules as HeadRules};
 use crate::policy::operation::MediaType;
@@ -89,13 +94,25 @@ pub struct Callback {
     pub audit: Option<Audit>,
     /// Names for records.
     pub ids: Arc<RequestIds>,
+    /// There if a TCP listener has callers.
+    pub diag: Option<Arc<SockDiag>>,
+    /// Who was denied.
+    pub denials: Arc<Denials>,
 }
 
 /// One caller's connection.
 #[derive(Debug)]
 struct Caller {
+    listener: Arc<str>,
     index: usize,
-    uid: Option<u32>,
+    peer: Peer,
+}
+
+impl Generation {
+    /// Who may connect to a listener, if not everybody.
+    fn callers_of(&self, index: usize) -> Option<&[u32]> {
+        self.callers.get(index).and_then(Option::as_deref)
+    }
 }
 
 impl Callback {
@@ -103,6 +120,7 @@ impl Callback {
     pub async fn connection(
         self: Arc<Self>,
         accepted: Connection,
+        listener: Arc<str>,
         index: usize,
         _place: OwnedSemaphorePermit,
     ) {
@@ -119,12 +137,17 @@ impl Callback {
             timeouts.total,
             limits.linger,
         );
+        let peer = Peer::of(&accepted, self.diag.as_ref());
+        if generation.callers_of(index).is_some() {
+            // Now, while the caller is most likely to be there: what it is told stands for the whole connection.
+            let _ = peer.prove();
+        }
         drop(generation);
-        let uid = match &accepted {
-            Connection::Tcp(_) => None,
-            Connection::Unix(stream) => stream.peer_cred().ok().map(|cred| cred.uid()),
-        };
-        let caller = Arc::new(Caller { index, uid });
+        let caller = Arc::new(Caller {
+            listener,
+            index,
+            peer,
+        });
         let drain = self.draining.clone();
         let service = move |request, handle: Handle| {
             let (callback, caller) = (Arc::clone(&self), Arc::clone(&caller));
@@ -147,7 +170,7 @@ impl Callback {
         let mut record = Record::begin(
             &self.name,
             &self.counts,
-            caller.uid,
+            caller.peer.known_uid(),
             started,
             self.ids.next(),
         );
@@ -197,7 +220,7 @@ impl Callback {
                 at: Arc::clone(&self.name),
                 callback: true,
                 listener: String::new(),
-                uid: caller.uid,
+                uid: caller.peer.prove().ok(),
                 code,
             });
         }
@@ -211,20 +234,16 @@ impl Callback {
         refused_head: Option<guard::Refusal>,
         record: &mut Record<'_>,
     ) -> Result<(), Refusal> {
-        let callers = generation
-            .callers
-            .get(caller.index)
-            .and_then(Option::as_ref);
-        let denied =
-            callers.is_some_and(|callers| !caller.uid.is_some_and(|uid| callers.contains(&uid)));
-        if denied {
-            return Err(Problem::new(Code::CallerDenied, "this listener has callers").into());
+        if let Some(callers) = generation.callers_of(caller.index) {
+            let proved = caller.peer.prove().ok();
+            if caller::judge_uid(callers, proved) != Admission::Allow {
+                let cause = proved.map_or(Cause::Unproven, |_| Cause::NotListed);
+                self.denials.note(&caller.listener, proved, cause);
+                return Err(Problem::new(Code::CallerDenied, "this listener has callers").into());
+            }
         }
         if let Some(refusal) = refused_head {
             return Err(head_problem(&refusal).into());
-        }
-        if *self.draining.borrow() {
-            return Err(Problem::new(Code::Draining, "try again in a moment").into());
         }
         let (parts, body) = request.into_parts();
         // The query is not signed, and nobody asks for it: dropped, not judged.

@@ -180,13 +180,21 @@ impl Report {
             match listen {
                 Listen::Tcp {
                     addr,
-                    access: TcpAccess::TokenFiles(files),
+                    access: TcpAccess::OpenToEveryLocalUser,
                 } => {
+                    let message = "open to every local user: any program on this machine can use the shop's bank identity";
+                    self.add(Level::Warning, format!("{}: {addr}", bank.name), message);
+                }
+                Listen::Tcp { addr, access } => {
                     if !addr.ip().is_loopback() {
                         let message = "not loopback (unsafe_listen): tokens and requests cross the network in the clear";
                         self.add(Level::Warning, format!("{}: {addr}", bank.name), message);
                     }
-                    for file in files {
+                    if access.callers().is_none() {
+                        let message = "token_files without callers: whoever reads a token can call; add `callers`, and both must hold";
+                        self.add(Level::Warning, format!("{}: {addr}", bank.name), message);
+                    }
+                    for file in access.token_files() {
                         self.secret(
                             &bank.name,
                             "token_files",
@@ -194,13 +202,6 @@ impl Report {
                             secretfile::token(file).err(),
                         );
                     }
-                }
-                Listen::Tcp {
-                    addr,
-                    access: TcpAccess::OpenToEveryLocalUser,
-                } => {
-                    let message = "open to every local user: any program on this machine can use the shop's bank identity";
-                    self.add(Level::Warning, format!("{}: {addr}", bank.name), message);
                 }
                 Listen::Unix { .. } => {}
             }
@@ -357,7 +358,7 @@ impl Report {
     fn two_hats(&mut self, bank: &Bank, admin: Option<&AdminUnix>) {
         let callers = bank.listen.iter().flat_map(|listen| match listen {
             Listen::Unix { callers, .. } => callers.as_slice(),
-            Listen::Tcp { .. } => &[],
+            Listen::Tcp { access, .. } => access.callers().unwrap_or_default(),
         });
         let operators = admin.map_or(&[][..], |admin| &admin.operators);
         let both: BTreeSet<u32> = callers

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::harden::rules;
 use crate::lifecycle;
 use crate::net::exchange::chain;
+use crate::net::inherit::Inherited;
 use crate::telemetry;
 
 /// How long the last log lines may take. The service manager's patience is for the drain.
@@ -19,6 +20,14 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Runs the gate. Gives the exit code.
 pub(super) fn run(config: &Path, err: &mut dyn Write) -> u8 {
+    // First of all, while there is one thread.
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            complain(err, &chain(&error));
+            return PROBLEM;
+        }
+    };
     let config =
         match Config::load(config).and_then(|config| rules::refuse(&config).map(|()| config)) {
             Ok(config) => config,
@@ -34,7 +43,7 @@ pub(super) fn run(config: &Path, err: &mut dyn Write) -> u8 {
             return PROBLEM;
         }
     };
-    let code = match lifecycle::run(config, &mut telemetry) {
+    let code = match lifecycle::run(config, &mut telemetry, inherited) {
         Ok(()) => OK,
         Err(error) => {
             tracing::error!(error = chain(&error), "priorgate ends with an error");

@@ -11,7 +11,8 @@ use serde_json::json;
 use super::style::{Style, printable};
 use super::{OK, PROBLEM, Target, client, complain, failed, print_json};
 use crate::admin::status::{
-    Audit, Bank, Breaker, Callback, Certificate, Confinement, Journal, ListenAddress, Phase, Status,
+    Audit, Bank, Breaker, Callback, Certificate, Confinement, Denied, Journal, ListenAddress,
+    Phase, Status,
 };
 
 const DAY: u64 = 86_400;
@@ -170,7 +171,8 @@ impl Table<'_> {
         self.row(
             "shop",
             &format!("{} waiting{since}, {held}, {dead}", callback.waiting),
-        )
+        )?;
+        self.denied(&callback.denied)
     }
 
     fn bank(&mut self, bank: &Bank) -> io::Result<()> {
@@ -224,7 +226,25 @@ impl Table<'_> {
         self.row(
             "requests",
             &format!("{answered} answered, {not_sent} not sent, {unknown}"),
-        )
+        )?;
+        self.denied(&bank.denied)
+    }
+
+    /// Nothing where nobody was denied.
+    fn denied(&mut self, denied: &Denied) -> io::Result<()> {
+        if denied.total == 0 {
+            return Ok(());
+        }
+        let mut text = format!("{} requests", denied.total);
+        if let Some(last) = &denied.last {
+            let uid = last
+                .uid
+                .map_or_else(|| "an unknown uid".to_owned(), |uid| format!("uid {uid}"));
+            let (cause, listener) = (printable(&last.cause), printable(&last.listener));
+            text = format!("{text}, last {}: {uid} on {listener} ({cause})", last.at);
+        }
+        let text = self.style.warn(&text);
+        self.row("denied", &text)
     }
 
     /// The file, what is wrong with it, and what in it waits for somebody.
@@ -391,6 +411,7 @@ bank priorbank  https://api.bank.example (mtls)
   pool         1 idle, 2 opened, 40 reused
   now          3 in flight, 0 queued
   requests     41 answered, 2 not sent, 1 unknown
+  denied       3 requests, last 2026-09-21T14:13:20Z: uid 1001 on tcp:127.0.0.1:9180 (not_listed)
 
 callback priorbank  /bank/priorbank/callback
   listen       127.0.0.1:9181

@@ -47,7 +47,7 @@ pub struct Callback {
 pub struct Listen {
     /// What is bound.
     pub socket: Socket,
-    /// On a Unix socket: the uids that may connect, if not everybody whom its mode lets in.
+    /// The uids that may connect, if not every local user (on a Unix socket: whom its mode lets in).
     pub callers: Option<Vec<u32>>,
 }
 

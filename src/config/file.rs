@@ -127,7 +127,7 @@ pub struct Listen {
     pub mode: Option<FileMode>,
     /// Its group.
     pub group: Option<User>,
-    /// The users that may call.
+    /// The users that may call: names, or uids other than root's and nobody's.
     pub callers: Option<Vec<User>>,
     /// An address and port.
     pub tcp: Option<Address>,

@@ -211,8 +211,12 @@ pub struct UnixSocket {
 /// What a caller on TCP must show.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TcpAccess {
+    /// That its socket is one of these users'. At least one.
+    Callers(Vec<u32>),
     /// One of the tokens in these files. At least one file.
     TokenFiles(Vec<PathBuf>),
+    /// Both.
+    CallersWithToken(Vec<u32>, Vec<PathBuf>),
     /// Nothing: spelled out as `open_to_every_local_user: true`.
     OpenToEveryLocalUser,
 }
@@ -356,7 +360,42 @@ pub struct Shutdown {
     pub drain: Duration,
 }
 
+impl TcpAccess {
+    /// The users whose sockets may call, where it matters.
+    #[must_use]
+    pub fn callers(&self) -> Option<&[u32]> {
+        match self {
+            Self::Callers(callers) | Self::CallersWithToken(callers, _) => Some(callers),
+            Self::TokenFiles(_) | Self::OpenToEveryLocalUser => None,
+        }
+    }
+
+    /// The files of tokens; none where no token is asked for.
+    #[must_use]
+    pub fn token_files(&self) -> &[PathBuf] {
+        match self {
+            Self::TokenFiles(files) | Self::CallersWithToken(_, files) => files,
+            Self::Callers(_) | Self::OpenToEveryLocalUser => &[],
+        }
+    }
+}
+
 impl Config {
+    /// The TCP listeners that ask who calls: these need the kernel's `sock_diag`.
+    pub fn tcp_with_callers(&self) -> impl Iterator<Item = SocketAddr> {
+        let banks = self.banks.iter().flat_map(|bank| &bank.listen);
+        let banks = banks.filter_map(|listen| match listen {
+            Listen::Tcp { addr, access } => access.callers().map(|_| *addr),
+            Listen::Unix { .. } => None,
+        });
+        let callbacks = self.callbacks.iter().flat_map(|callback| &callback.listen);
+        let callbacks = callbacks.filter_map(|listen| match (&listen.socket, &listen.callers) {
+            (callback::Socket::Tcp(addr), Some(_)) => Some(*addr),
+            _ => None,
+        });
+        banks.chain(callbacks)
+    }
+
     /// Reads and checks a file.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use super::PATIENCE;
 use super::process::{GateProcess, Interrupt};
 use super::shop::Shop;
+use crate::policy::caller::{NOBODY, ROOT};
 use crate::policy::webhook::WebhookSecret;
 use crate::sandbox::{self, CallbackOptions, CallbackUrl, Sandbox};
 use crate::tls::trust::Trust;
@@ -337,6 +338,12 @@ fn free_port() -> Result<u16, StageError> {
 
 fn config_text(bank: SocketAddr, nobody: u16, shop: SocketAddr) -> String {
     let uid = rustix::process::getuid().as_raw();
+    // These two count only by name.
+    let me = match uid {
+        ROOT => "root".to_owned(),
+        NOBODY => "nobody".to_owned(),
+        uid => uid.to_string(),
+    };
     let port = bank.port();
     let identity = "tls: {min_version: \"1.3\"}
     trust: {ca_file: bank-ca.pem, server_name: localhost}
@@ -349,7 +356,7 @@ banks:
     {identity}
     dns: {{addresses: [127.0.0.1]}}
     listen:
-      - {{unix: priorbank.sock, mode: \"0660\", callers: [{uid}]}}
+      - {{unix: priorbank.sock, mode: \"0660\", callers: [{me}]}}
       - {{tcp: \"127.0.0.1:0\", token_files: [php.token]}}
     routes:
       - {{name: create, method: POST, path: /installment/create}}
@@ -360,7 +367,7 @@ banks:
     {identity}
     dns: {{addresses: [127.0.0.1]}}
     listen:
-      - {{unix: down.sock, mode: \"0660\", callers: [{uid}]}}
+      - {{unix: down.sock, mode: \"0660\", callers: [{me}]}}
     routes:
       - {{name: create, method: POST, path: /installment/create}}
 callbacks:

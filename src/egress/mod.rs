@@ -2,6 +2,7 @@
 //!
 //! It decides nothing itself: it asks the policies in the contract's order and turns each refusal into a problem.
 
+pub mod callers;
 mod guarded;
 pub mod record;
 
@@ -20,12 +21,14 @@ use crate::journal::{self, Journal};
 use crate::net::accept::Accepted;
 use crate::net::body::{self, BodyError};
 use crate::net::clock::unix_millis;
+use crate::net::denials::Denials;
 use crate::net::guard::{self, Handle};
 use crate::net::ids::RequestIds;
+use crate::net::peer::Peer;
 use crate::net::presence::Presence;
 use crate::net::respond::{self, PassedOn, Reply};
 use crate::net::serve;
-use crate::policy::caller::{Access, Verdict as CallerVerdict};
+use crate::policy::caller::Access;
 use crate::policy::head::{self, Rules};
 use crate::policy::headers;
 use crate::policy::operation::{Reference, State};
@@ -33,6 +36,7 @@ use crate::policy::outcome::Outcome;
 use crate::policy::problem::{Code, Problem};
 use crate::policy::route::{self, Method, Route, Verdict as RouteVerdict};
 use crate::tls::store::Store;
+use callers::Callers;
 use guarded::Guarded;
 use record::{Audited, Counts, Record};
 
@@ -71,6 +75,7 @@ pub struct Egress {
     ids: Arc<RequestIds>,
     journal: Option<Journal>,
     audited: Option<Audited>,
+    callers: Callers,
 }
 
 /// One caller's connection, judged once.
@@ -78,8 +83,7 @@ pub struct Egress {
 struct Caller {
     listener: Arc<str>,
     index: usize,
-    tcp: bool,
-    uid: Option<u32>,
+    peer: Peer,
     /// For guarded requests: whether it is still there when its answer is.
     presence: Option<Presence>,
 }
@@ -117,6 +121,7 @@ impl Egress {
         draining: watch::Receiver<bool>,
         ids: Arc<RequestIds>,
         journal: Option<Journal>,
+        callers: Callers,
     ) -> Self {
         Self {
             name,
@@ -126,6 +131,7 @@ impl Egress {
             ids,
             journal,
             audited: None,
+            callers,
         }
     }
 
@@ -149,6 +155,12 @@ impl Egress {
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Who was denied.
+    #[must_use]
+    pub fn denials(&self) -> &Denials {
+        &self.callers.denials
     }
 
     /// The bank's name.
@@ -178,20 +190,26 @@ impl Egress {
             timeouts.total,
             limits.linger,
         );
+        let peer = Peer::of(&accepted, self.callers.diag.as_ref());
+        if generation
+            .access
+            .get(index)
+            .and_then(Access::uids)
+            .is_some()
+        {
+            // Now, while the caller is most likely to be there: what it is told stands for the whole connection.
+            let _ = peer.prove();
+        }
         drop(generation);
         let guards = self.journal.is_some();
-        let (tcp, uid, presence) = match &accepted {
-            Accepted::Tcp(stream) => (true, None, guards.then(|| Presence::of(stream))),
-            Accepted::Unix(stream) => {
-                let uid = stream.peer_cred().ok().map(|cred| cred.uid());
-                (false, uid, guards.then(|| Presence::of(stream)))
-            }
-        };
+        let presence = guards.then(|| match &accepted {
+            Accepted::Tcp(stream) => Presence::of(stream),
+            Accepted::Unix(stream) => Presence::of(stream),
+        });
         let caller = Arc::new(Caller {
             listener,
             index,
-            tcp,
-            uid,
+            peer,
             presence: presence.and_then(Result::ok),
         });
         let service = {
@@ -224,7 +242,7 @@ impl Egress {
             &self.name,
             &self.counts,
             &caller.listener,
-            caller.uid,
+            caller.peer.known_uid(),
             started,
             id,
         )
@@ -286,19 +304,15 @@ impl Egress {
             .get(caller.index)
             .ok_or_else(listener_unknown)?;
         // A uid is known before a byte is read; a token only after the head was.
-        if matches!(access, Access::Uids(_)) {
-            admit(access, caller, &[])?;
-        }
+        self.callers
+            .admit_uid(access, &caller.listener, &caller.peer)?;
         if let Some(refusal) = refused_head {
             return Err(head_problem(&refusal, record).into());
         }
         let (parts, body) = request.into_parts();
-        if !matches!(access, Access::Uids(_)) {
-            admit(access, caller, &headers::tokens(&parts.headers))?;
-        }
-        if *self.draining.borrow() {
-            return Err(draining().into());
-        }
+        let tokens = headers::tokens(&parts.headers);
+        self.callers
+            .admit_token(access, &caller.listener, &caller.peer, &tokens)?;
         let method = Method::parse(parts.method.as_str());
         record.method(method);
         let target = parts.uri.path_and_query();
@@ -309,7 +323,8 @@ impl Egress {
             verdict => return Err(route_refusal(verdict, &generation.routes, path)),
         };
         record.route(&route.name);
-        headers::judge(&parts.headers, &generation.pass, caller.tcp).map_err(header_problem)?;
+        headers::judge(&parts.headers, &generation.pass, caller.peer.is_tcp())
+            .map_err(header_problem)?;
         let total = record.started() + generation.timeouts.total;
         let body = self.body(generation, body, total, record).await?;
         let mut sent = headers::towards_bank(&parts.headers, &generation.pass, &generation.set);
@@ -357,7 +372,7 @@ impl Egress {
             return Err(no_journal().into());
         };
         let asked = journal::Request {
-            uid: caller.uid,
+            uid: caller.peer.known_uid(),
             request_id: record.id().to_owned(),
             ..asked
         };
@@ -406,27 +421,6 @@ impl Egress {
                 Err(Problem::new(Code::BadRequest, detail).into())
             }
         }
-    }
-}
-
-fn admit(access: &Access, caller: &Caller, tokens: &[&[u8]]) -> Result<(), Refusal> {
-    match access.judge(caller.uid, tokens) {
-        CallerVerdict::Allow => Ok(()),
-        CallerVerdict::DenyCaller => {
-            let who = caller
-                .uid
-                .map_or_else(|| "an unknown uid".to_owned(), |uid| format!("uid {uid}"));
-            let detail = format!(
-                "{who} is not among the callers of this listener. Nothing was sent: add the user to `callers` if it \
-                 should be"
-            );
-            Err(Problem::new(Code::CallerDenied, detail).into())
-        }
-        CallerVerdict::DenyToken => Err(Problem::new(
-            Code::TokenRequired,
-            "send exactly one valid token, as Priorgate-Token or as Authorization: Bearer. Nothing was sent",
-        )
-        .into()),
     }
 }
 

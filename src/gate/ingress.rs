@@ -19,8 +19,10 @@ use crate::callback::{Callback, Generation};
 use crate::config::callback::{self as config, Socket};
 use crate::journal::Journal;
 use crate::net::accept;
+use crate::net::denials::Denials;
 use crate::net::ids::RequestIds;
-use crate::net::listen::{Bound, ListenError};
+use crate::net::listen::{Binder, Bound, ListenError};
+use crate::net::sockdiag::SockDiag;
 use crate::policy::signature::{Key, KeyError, PublicKey, SetupError, Verifier};
 use crate::policy::webhook::{SecretError, WebhookSecret};
 use crate::tls::secretfile::{self, SecretFileError};
@@ -198,22 +200,29 @@ pub(super) fn load(
 }
 
 /// Reads the files of all callbacks and binds their listeners.
-pub(super) fn prepare(callbacks: &[config::Callback]) -> Result<Vec<Prepared>, super::StartError> {
+pub(super) fn prepare(
+    callbacks: &[config::Callback],
+    binder: &mut Binder,
+) -> Result<Vec<Prepared>, super::StartError> {
     let materials = load(callbacks)
         .map_err(|(callback, source)| super::StartError::Callback { callback, source })?;
     let pairs = callbacks.iter().zip(materials);
     pairs
-        .map(|(callback, material)| bind(callback, material))
+        .map(|(callback, material)| bind(callback, material, binder))
         .collect()
 }
 
-fn bind(callback: &config::Callback, material: Material) -> Result<Prepared, super::StartError> {
+fn bind(
+    callback: &config::Callback,
+    material: Material,
+    binder: &mut Binder,
+) -> Result<Prepared, super::StartError> {
     let bound = callback
         .listen
         .iter()
         .map(|listen| match &listen.socket {
-            Socket::Tcp(addr) => Bound::tcp(*addr),
-            Socket::Unix(socket) => Bound::unix(&socket.path, socket.mode, socket.gid),
+            Socket::Tcp(addr) => binder.tcp(*addr),
+            Socket::Unix(socket) => binder.unix(&socket.path, socket.mode, socket.gid),
         })
         .collect::<Result<Vec<_>, ListenError>>()?;
     Ok(Prepared { material, bound })
@@ -226,6 +235,7 @@ pub(super) struct CallbackGate {
     pub(super) path: String,
     pub(super) listen: Vec<status::Served>,
     pub(super) counts: Arc<Counts>,
+    pub(super) denials: Arc<Denials>,
     pub(super) rejected: Arc<Rejected>,
     pub(super) standing: Arc<Standing>,
     publish: watch::Sender<Arc<Generation>>,
@@ -245,6 +255,7 @@ pub(super) fn start(
     audit: Option<&Audit>,
     ids: &Arc<RequestIds>,
     drain: &watch::Receiver<bool>,
+    diag: Option<&Arc<SockDiag>>,
 ) -> io::Result<CallbackGate> {
     let Prepared { material, bound } = prepared;
     let name: Arc<str> = callback.name.as_str().into();
@@ -256,6 +267,7 @@ pub(super) fn start(
     let deliveries = Arc::new(Semaphore::new(callback.deliver.concurrency));
     let places = Arc::new(Semaphore::new(callback.limits.connections));
     let (counts, rejected) = (Arc::new(Counts::default()), Arc::new(Rejected::default()));
+    let denials = Arc::new(Denials::new(format!("callback {name}"), None));
     let flow = Arc::new(Callback {
         name: Arc::clone(&name),
         current,
@@ -267,6 +279,8 @@ pub(super) fn start(
         counts: Arc::clone(&counts),
         audit: audit.cloned(),
         ids: Arc::clone(ids),
+        diag: diag.cloned(),
+        denials: Arc::clone(&denials),
     });
     let mut listen = Vec::with_capacity(bound.len());
     for (index, (bound, configured)) in bound.into_iter().zip(&callback.listen).enumerate() {
@@ -279,8 +293,10 @@ pub(super) fn start(
         tracing::info!(callback = &*name, listener = &*label, "listening");
         let (flow, places, drain) = (Arc::clone(&flow), Arc::clone(&places), drain.clone());
         tokio::spawn(async move {
+            let for_each = Arc::clone(&label);
             accept::run(listener, &label, places, drain, move |accepted, place| {
-                tokio::spawn(Arc::clone(&flow).connection(accepted, index, place));
+                let (flow, label) = (Arc::clone(&flow), Arc::clone(&for_each));
+                tokio::spawn(flow.connection(accepted, label, index, place));
             })
             .await;
         });
@@ -309,6 +325,7 @@ pub(super) fn start(
         path: callback.path.clone(),
         listen,
         counts,
+        denials,
         rejected,
         standing,
         publish,

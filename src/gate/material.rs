@@ -3,6 +3,7 @@
 //! One loader for `run`, reload and `check`, so that they cannot disagree. Files are read first and keys matched then,
 //! so that a reload asks the keyholder for new keys only when everything else is good.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
@@ -175,17 +176,17 @@ fn client(tls: &Tls, roots: RootCertStore, store: Store) -> Result<Arc<TlsClient
 fn load_access(listen: &Listen) -> Result<Access, SecretFileError> {
     Ok(match listen {
         Listen::Unix { callers, .. } => Access::Uids(callers.clone()),
-        Listen::Tcp {
-            access: TcpAccess::OpenToEveryLocalUser,
-            ..
-        } => Access::OpenToEveryLocalUser,
-        Listen::Tcp {
-            access: TcpAccess::TokenFiles(files),
-            ..
-        } => {
-            let tokens: Result<Vec<Secret>, _> =
-                files.iter().map(|file| secretfile::token(file)).collect();
-            Access::Tokens(tokens?)
-        }
+        Listen::Tcp { access, .. } => match access {
+            TcpAccess::OpenToEveryLocalUser => Access::OpenToEveryLocalUser,
+            TcpAccess::Callers(callers) => Access::Uids(callers.clone()),
+            TcpAccess::TokenFiles(files) => Access::Tokens(load_tokens(files)?),
+            TcpAccess::CallersWithToken(callers, files) => {
+                Access::Both(callers.clone(), load_tokens(files)?)
+            }
+        },
     })
+}
+
+fn load_tokens(files: &[PathBuf]) -> Result<Vec<Secret>, SecretFileError> {
+    files.iter().map(|file| secretfile::token(file)).collect()
 }

@@ -210,6 +210,9 @@ fn needs_restart(old: &Config, new: &Config) -> Option<String> {
     if (&old.admin.unix, old.admin.tcp) != (&new.admin.unix, new.admin.tcp) {
         return Some("admin has changed".to_owned());
     }
+    if old.tcp_with_callers().next().is_none() && new.tcp_with_callers().next().is_some() {
+        return Some("the first `callers` on TCP want a look at the kernel's sock_diag".to_owned());
+    }
     if let Some(change) = ingress::needs_restart(&old.callbacks, &new.callbacks) {
         return Some(change);
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::ingress::CallbackGate;
 use super::ledger::Facts;
@@ -12,13 +12,14 @@ use super::{BankGate, Gate};
 use crate::admin::commands::{ProbeFn, Probed};
 use crate::admin::status;
 use crate::admin::status::{
-    AdminListeners, Bank, Breaker, Certificate, Confinement, LastReload, ListenAddress, Phase,
-    Pool, Requests, Status, Timestamp, Transport,
+    AdminListeners, Bank, Breaker, Certificate, Confinement, Denied, LastDenied, LastReload,
+    ListenAddress, Phase, Pool, Requests, Status, Timestamp, Transport,
 };
 use crate::audit::Audit;
 use crate::config::{self, Hardening, Listen, TcpAccess};
 use crate::egress::Egress;
 use crate::harden::Confined;
+use crate::net::denials::Denials;
 use crate::policy::operation::UnixMillis;
 use crate::policy::outcome::Outcome;
 use crate::tls::keyholder::Keyholder;
@@ -281,6 +282,7 @@ impl BankView {
                 not_sent: requests.of(Outcome::NotSent),
                 unknown: requests.of(Outcome::Unknown),
             },
+            denied: denied(self.gate.egress.denials()),
         }
     }
 }
@@ -327,6 +329,7 @@ fn callback(callback: &CallbackGate) -> status::Callback {
         repeated: callback.counts.repeated.load(Relaxed),
         rejected: callback.counts.rejected.load(Relaxed),
         refused: callback.counts.refused.load(Relaxed),
+        denied: denied(&callback.denials),
         waiting: backlog.waiting,
         oldest: backlog.oldest.map(|oldest| system_time(oldest).into()),
         held: backlog.held,
@@ -395,6 +398,19 @@ fn keyholder(keyholder: &Keyholder) -> status::Keyholder {
         pid: facts.pid,
         signatures: facts.signatures,
         restarts: facts.restarts,
+    }
+}
+
+fn denied(denials: &Denials) -> Denied {
+    Denied {
+        total: denials.total(),
+        last: denials.last().map(|row| LastDenied {
+            at: (UNIX_EPOCH + Duration::from_secs(row.second)).into(),
+            listener: row.listener.to_string(),
+            uid: row.uid,
+            cause: row.cause.as_str().to_owned(),
+            count: row.count,
+        }),
     }
 }
 

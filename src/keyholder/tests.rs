@@ -30,7 +30,7 @@ fn config(dir: &Path) -> Config {
     std::fs::write(dir.join("c"), cert.pem()).unwrap();
     let path = dir.join("config.yaml");
     let text = "banks: [{name: b, url: \"https://bank.test\", trust: {ca_file: ca}, identity: {cert_file: c, key_file: k}, \
-                listen: [{unix: s, callers: [0]}], routes: [{name: r, method: GET, path: /}]}]";
+                listen: [{unix: s, callers: [root]}], routes: [{name: r, method: GET, path: /}]}]";
     std::fs::write(&path, text).unwrap();
     Config::load(&path).unwrap()
 }

@@ -26,7 +26,8 @@ pub enum Accepted {
 /// Accepts until `stop` says so, and hands each connection over with its place among `places`.
 ///
 /// A connection waits for its place before anything of it is read, and its listener accepts no other meanwhile: beyond
-/// the bound callers wait in the kernel's queue. (Taking the place first would let idle listeners hold places.)
+/// the bound callers wait in the kernel's queue. (Taking the place first would let idle listeners hold places.) One that
+/// waits is not dropped for `stop`: where the service manager holds the socket, its caller was promised an answer.
 pub async fn run(
     listener: Listener,
     name: &str,
@@ -38,18 +39,13 @@ pub async fn run(
     let mut suffering = false;
     loop {
         let next = async {
-            let accepted = match &listener {
+            match &listener {
                 Listener::Tcp(tcp) => tcp.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
                 Listener::Unix(unix, _) => unix
                     .accept()
                     .await
                     .map(|(stream, _)| Accepted::Unix(stream)),
-            };
-            let accepted = accepted?;
-            let place = Arc::clone(&places).acquire_owned().await;
-            place
-                .map(|place| (accepted, place))
-                .map_err(io::Error::other)
+            }
         };
         let result = tokio::select! {
             biased;
@@ -57,7 +53,11 @@ pub async fn run(
             result = next => result,
         };
         match result {
-            Ok((accepted, place)) => {
+            Ok(accepted) => {
+                // Closed by nobody while a listener lives.
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                    return;
+                };
                 if suffering {
                     tracing::info!(listener = name, "accepting again");
                     suffering = false;

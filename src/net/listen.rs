@@ -1,6 +1,7 @@
 //! Binding listeners: loopback TCP and Unix sockets with their mode and group set before anyone can connect.
 //!
-//! It owns the rule about socket files: a stale one of ours is replaced, somebody else's never is.
+//! It owns the rule about socket files: a stale one of ours is replaced, somebody else's never is. What the service
+//! manager has bound already is taken over instead ([`Binder`]), and its file is the manager's.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,13 +13,15 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::TcpListener;
 
+use super::inherit::{InheritError, Inherited};
+
 /// A bound listener that no runtime knows yet: start-up binds before it confines itself and starts threads.
 #[derive(Debug)]
 pub enum Bound {
     /// TCP.
     Tcp(std::net::TcpListener),
-    /// A Unix socket, and its file.
-    Unix(UnixListener, SocketFile),
+    /// A Unix socket, and its file if it is ours.
+    Unix(UnixListener, Option<SocketFile>),
 }
 
 /// A listener on the serving runtime.
@@ -26,8 +29,8 @@ pub enum Bound {
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
-    /// A Unix socket, and its file.
-    Unix(tokio::net::UnixListener, SocketFile),
+    /// A Unix socket, and its file if it is ours.
+    Unix(tokio::net::UnixListener, Option<SocketFile>),
 }
 
 /// The file of a Unix socket of ours: removed on drop, if it is still the one we made.
@@ -36,6 +39,10 @@ pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }
+
+/// Where listeners come from: passed on by the service manager where it has them, else bound here.
+#[derive(Debug, Default)]
+pub struct Binder(Inherited);
 
 /// Why a listener could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +70,9 @@ pub enum ListenError {
         /// The path.
         path: PathBuf,
     },
+    /// What the service manager passes does not fit.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// A system call on the socket file failed.
     #[error("cannot {doing} {}", path.display())]
     Unix {
@@ -74,6 +84,64 @@ pub enum ListenError {
         #[source]
         source: io::Error,
     },
+}
+
+impl Binder {
+    /// Takes over what was passed on.
+    #[must_use]
+    pub fn new(inherited: Inherited) -> Self {
+        Self(inherited)
+    }
+
+    /// TCP.
+    ///
+    /// # Errors
+    /// [`ListenError::Tcp`].
+    pub fn tcp(&mut self, addr: SocketAddr) -> Result<Bound, ListenError> {
+        let Some(listener) = self.0.tcp(addr) else {
+            return Bound::tcp(addr);
+        };
+        let ready = listener.set_nonblocking(true);
+        ready
+            .map(|()| Bound::Tcp(listener))
+            .map_err(|source| ListenError::Tcp { addr, source })
+    }
+
+    /// A Unix socket. Of one that is passed on the manager's unit decides mode and group.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn unix(&mut self, path: &Path, mode: u32, gid: Option<u32>) -> Result<Bound, ListenError> {
+        let Some(listener) = self.0.unix(path) else {
+            return Bound::unix(path, mode, gid);
+        };
+        let looked = listener
+            .set_nonblocking(true)
+            .and_then(|()| path.metadata());
+        let metadata = looked.map_err(|source| ListenError::Unix {
+            doing: "look at the passed socket",
+            path: path.to_owned(),
+            source,
+        })?;
+        let found = metadata.mode() & 0o777;
+        if found != mode || gid.is_some_and(|gid| gid != metadata.gid()) {
+            tracing::warn!(
+                path = %path.display(),
+                mode = format!("{found:04o}"),
+                gid = metadata.gid(),
+                "the .socket unit gives this socket another mode or group than the configuration: the unit's are in force"
+            );
+        }
+        Ok(Bound::Unix(listener, None))
+    }
+
+    /// That nothing was passed on that nobody asked for.
+    ///
+    /// # Errors
+    /// [`ListenError::Inherit`].
+    pub fn finish(self) -> Result<(), ListenError> {
+        Ok(self.0.finish()?)
+    }
 }
 
 impl Bound {
@@ -120,7 +188,7 @@ impl Bound {
         }
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
             .map_err(failed("set the mode of"))?;
-        Ok(Self::Unix(listener, file))
+        Ok(Self::Unix(listener, Some(file)))
     }
 
     /// The TCP address that was bound.

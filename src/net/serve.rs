@@ -1,7 +1,8 @@
 //! One caller's connection: the guard, hyper above it, and a graceful end.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::Request;
@@ -11,11 +12,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::guard::{Guard, Handle, Settings};
 use super::respond::Reply;
 use crate::policy::head::Rules;
 
+/// A connection that was accepted just before a drain gets so long for its first byte: a caller writes right after it
+/// has connected, and must not find the door shut in between.
+const FIRST_BYTE: Duration = Duration::from_millis(500);
 /// How long the rest of a refused request is read away, so that the caller sees its answer and not a reset.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
@@ -62,8 +67,18 @@ where
         biased;
         ended = connection.as_mut() => ended,
         () = told_to_drain => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            let begun = poll_fn(|cx| match connection.as_mut().poll(cx) {
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                Poll::Pending if handle.head_started().is_some() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
+            match timeout(FIRST_BYTE, begun).await {
+                Ok(Some(ended)) => ended,
+                Ok(None) | Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {

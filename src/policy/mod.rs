@@ -4,6 +4,7 @@
 
 pub mod caller;
 pub mod chain;
+pub mod denial;
 pub mod event;
 pub mod head;
 pub mod headers;
@@ -16,6 +17,7 @@ pub mod schedule;
 pub mod secret;
 pub mod signature;
 pub mod signing;
+pub mod sockdiag;
 pub mod status;
 pub mod units;
 pub mod webhook;

@@ -100,6 +100,7 @@ pub struct Pki {
     client_ca: Authority,
     server: Issued,
     client: Issued,
+    next: Issued,
 }
 
 impl Pki {
@@ -120,11 +121,17 @@ impl Pki {
             &[],
             ExtendedKeyUsagePurpose::ClientAuth,
         )?;
+        let next = client_ca.issue(
+            "next.shop.sandbox.example",
+            &[],
+            ExtendedKeyUsagePurpose::ClientAuth,
+        )?;
         Ok(Self {
             bank_ca,
             client_ca,
             server,
             client,
+            next,
         })
     }
 
@@ -186,6 +193,9 @@ impl Pki {
                 Err(source) => Err(PkiError::Write { path, source }),
             }
         };
+        // What a rotation takes: another certificate of the shop's, with a key of its own.
+        put("client-next.key", &self.next.key_pem(), 0o600)?;
+        put("client-next.crt", &self.next.certificate_pem, 0o644)?;
         Ok(PkiFiles {
             bank_ca: put("bank-ca.pem", &self.bank_ca.certificate_pem, 0o644)?,
             client_ca: put("client-ca.pem", &self.client_ca.certificate_pem, 0o644)?,
@@ -314,7 +324,7 @@ mod tests {
         let again = pki.write(&dir.path().join("a/b")).unwrap();
         assert_eq!(again, files, "a second write replaces the files");
         let names = fs::read_dir(dir.path().join("a/b")).unwrap().count();
-        assert_eq!(names, 5, "no temporary file stays");
+        assert_eq!(names, 7, "no temporary file stays");
     }
 
     /// The subject and the raw public key of a PEM certificate.

@@ -13,7 +13,7 @@ use crate::support::world::World;
 fn good() -> (World, Setup) {
     let world = World::new();
     let setup = world.setup(1).listen(&[
-        "{unix: gate.sock, callers: [0]}",
+        "{unix: gate.sock, callers: [root]}",
         "{tcp: \"127.0.0.1:0\", token_files: [php.token]}",
     ]);
     replace(

@@ -160,13 +160,12 @@ fn a_reload_that_needs_more_than_is_in_force_wants_a_restart() {
     )
     .unwrap();
     let ca = elsewhere.path().join("ca.pem").display().to_string();
-    let uid = rustix::process::getuid().as_raw();
     let port = bank.port().to_string();
     for (from, to, told) in [
         ("bank-ca.pem", ca.as_str(), "the directory"),
         (port.as_str(), "1", "TCP port 1 "),
         (
-            &*format!("callers: [{uid}]"),
+            &*format!("callers: [{}]", crate::support::gate::me()),
             "callers: [daemon]",
             "the user `daemon` is new",
         ),

@@ -2,6 +2,8 @@
 
 // `cfg(test)` tells clippy that these are tests, helpers included.
 #[cfg(test)]
+mod activation;
+#[cfg(test)]
 mod audit;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
@@ -36,6 +38,8 @@ mod callback_transitions;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
 mod callbacks;
+#[cfg(test)]
+mod callers;
 #[cfg(test)]
 mod check;
 #[cfg(test)]

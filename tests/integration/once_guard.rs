@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::client::Target;
-use crate::support::gate::Gate;
+use crate::support::gate::{Gate, me};
 use crate::support::operation::{REFUND, ask, bank, bytes, expected, operation, refund, seen};
 use crate::support::world::World;
 use crate::support::{eventually, until};
@@ -56,8 +56,8 @@ fn a_lost_answer_stays_unknown_and_no_other_key_route_or_user_walks_around_it() 
         .setup(bank.port())
         .guarded()
         .listen(&[
-            "{unix: gate.sock, mode: \"0666\", callers: [0, 65534, CALLER]}"
-                .replace("CALLER", &rustix::process::getuid().as_raw().to_string())
+            "{unix: gate.sock, mode: \"0666\", callers: [nobody, CALLER]}"
+                .replace("CALLER", &me())
                 .as_str(),
             "{tcp: \"127.0.0.1:0\", open_to_every_local_user: true}",
         ])

@@ -11,7 +11,7 @@ use priorgate::sandbox::CallbackAlgorithm;
 
 use crate::callbacks;
 use crate::support::client::Target;
-use crate::support::gate::{Gate, Setup};
+use crate::support::gate::{Gate, Setup, me};
 use crate::support::pki::replace;
 use crate::support::sandbox::SandboxBank;
 use crate::support::until;
@@ -145,7 +145,7 @@ fn readme_config(dir: &Path, port: u16) -> String {
         ("127.0.0.1:9182", "127.0.0.1:0".to_owned()),
         ("/etc/priorgate-keys/", String::new()),
         ("group: www-data, ", String::new()),
-        ("callers: [www-data]", format!("callers: [{uid}]")),
+        ("callers: [www-data]", format!("callers: [{}]", me())),
         ("operators: [root]", format!("operators: [{uid}]")),
     ];
     // One user and one directory for everything here, which `required` refuses.

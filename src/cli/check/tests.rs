@@ -124,7 +124,7 @@ fn a_readable_key_is_told_even_without_its_certificate() {
 
 #[test]
 fn what_is_allowed_but_dangerous_is_a_warning() {
-    let listen = "{unix: s, callers: [1, 0]}, {unix: t, callers: [0]}, \
+    let listen = "{unix: s, callers: [1, root]}, {unix: t, callers: [root]}, \
                   {tcp: \"192.0.2.1:1\", unsafe_listen: true, token_files: [token]}";
     let text = config(listen, "{unix: a, operators: [0, 7]}");
     let (code, told) = Place::new(&text, authority()).check(false);
@@ -136,7 +136,7 @@ fn what_is_allowed_but_dangerous_is_a_warning() {
 
 #[test]
 fn what_required_refuses_is_a_problem_and_a_key_that_can_be_read_a_warning_below_it() {
-    let listen = "{unix: s, callers: [0]}";
+    let listen = "{unix: s, callers: [root]}";
     let text = config(listen, "{unix: a, operators: [0]}");
     for (level, code, word) in [
         ("required", PROBLEM, "problem      identity.key_file"),

@@ -332,7 +332,7 @@ mod tests {
     fn mistakes(name: &str, trust: &str) -> Vec<String> {
         let text = format!(
             "banks: [{{name: {name}, url: \"https://bank.test\", trust: {{{trust}}}, identity: \
-             {{cert_file: c, key_file: k}}, listen: [{{unix: s, callers: [0]}}], routes: \
+             {{cert_file: c, key_file: k}}, listen: [{{unix: s, callers: [1]}}], routes: \
              [{{name: r_1, method: GET, path: /}}]}}]"
         );
         match parse(Path::new("/config.yaml"), &text) {

@@ -125,25 +125,18 @@ impl Checker {
                 "remove them: here the bank's signature decides",
             );
         }
+        let callers = raw
+            .callers
+            .map(|users| self.callers(&format!("{at}.callers"), &users));
         match (raw.unix, raw.tcp) {
             (Some(path), None) => {
                 let socket = self.socket(&format!("{at}.unix"), at, &path.0, raw.mode, raw.group);
-                let callers = raw
-                    .callers
-                    .map(|users| self.users(&format!("{at}.callers"), &users));
                 Some(Listen {
                     socket: Socket::Unix(socket),
                     callers,
                 })
             }
             (None, Some(address)) => {
-                if raw.callers.is_some() {
-                    self.mistake(
-                        format!("{at}.callers"),
-                        "not in this version on TCP: it is not enforced yet",
-                        "use a Unix socket with callers",
-                    );
-                }
                 self.taken(&format!("{at}.tcp"), address.0);
                 if !address.0.ip().is_loopback() && !raw.unsafe_listen {
                     self.mistake(
@@ -154,7 +147,7 @@ impl Checker {
                 }
                 Some(Listen {
                     socket: Socket::Tcp(address.0),
-                    callers: None,
+                    callers,
                 })
             }
             _ => {

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::Checker;
 use crate::config::scalar::{FileMode, User};
 use crate::config::{Listen, TcpAccess, UnixSocket, file};
+use crate::policy::caller;
 
 /// `sun_path` holds 108 bytes, the last of them NUL (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
@@ -42,28 +43,34 @@ impl Checker {
         }
         let path = raw.unix?;
         let socket = self.socket(&format!("{at}.unix"), at, &path.0, raw.mode, raw.group);
-        let callers = match raw.callers {
-            Some(users) if !users.is_empty() => self.users(&format!("{at}.callers"), &users),
-            Some(_) | None => {
-                self.mistake(
-                    format!("{at}.callers"),
-                    "expected at least one user: nobody could call",
-                    "list the users that PHP runs as, for example [www-data]",
-                );
-                Vec::new()
-            }
-        };
+        let callers = self.callers(&format!("{at}.callers"), &raw.callers.unwrap_or_default());
         Some(Listen::Unix { socket, callers })
     }
 
-    fn listen_tcp(&mut self, at: &str, raw: file::Listen, addr: SocketAddr) -> Option<Listen> {
-        if raw.callers.is_some() {
+    /// The users that may call. The uids that the kernel also gives where it knows nobody count only by name.
+    pub(super) fn callers(&mut self, at: &str, users: &[User]) -> Vec<u32> {
+        if users.is_empty() {
             self.mistake(
-                format!("{at}.callers"),
-                "not in this version on TCP: it is not enforced yet",
-                "use token_files, or a Unix socket with callers",
+                at,
+                "expected at least one user: nobody could call",
+                "list the users that PHP runs as, for example [www-data]",
             );
         }
+        for (index, user) in users.iter().enumerate() {
+            if let User::Uid(uid) = user
+                && caller::needs_name(*uid)
+            {
+                self.mistake(
+                    format!("{at}[{index}]"),
+                    format!("uid {uid} as a number: the kernel says it of sockets that are nobody's, too"),
+                    "if this user is meant, write its name (root, nobody)",
+                );
+            }
+        }
+        self.users(at, users)
+    }
+
+    fn listen_tcp(&mut self, at: &str, raw: file::Listen, addr: SocketAddr) -> Option<Listen> {
         if raw.mode.is_some() || raw.group.is_some() {
             self.mistake(at, "mode and group belong to `unix`", "remove them");
         }
@@ -75,11 +82,21 @@ impl Checker {
                 "use 127.0.0.1 or [::1]; `unsafe_listen: true` overrides this",
             );
         }
-        let access = match (raw.token_files, raw.open_to_every_local_user) {
-            (Some(files), false) if !files.is_empty() => {
-                TcpAccess::TokenFiles(files.iter().map(|file| self.resolve(&file.0)).collect())
-            }
-            (None, true) if !addr.ip().is_loopback() => {
+        let callers = raw
+            .callers
+            .map(|users| self.callers(&format!("{at}.callers"), &users));
+        let files = raw
+            .token_files
+            .filter(|files| !files.is_empty())
+            .map(|files| {
+                let files = files.iter().map(|file| self.resolve(&file.0));
+                files.collect::<Vec<_>>()
+            });
+        let access = match (callers, files, raw.open_to_every_local_user) {
+            (Some(callers), Some(files), false) => TcpAccess::CallersWithToken(callers, files),
+            (Some(callers), None, false) => TcpAccess::Callers(callers),
+            (None, Some(files), false) => TcpAccess::TokenFiles(files),
+            (None, None, true) if !addr.ip().is_loopback() => {
                 self.mistake(
                     format!("{at}.open_to_every_local_user"),
                     "on an address that is not loopback this is open to the network",
@@ -87,20 +104,21 @@ impl Checker {
                 );
                 return None;
             }
-            (None, true) => TcpAccess::OpenToEveryLocalUser,
-            (Some(_), true) => {
+            (None, None, true) => TcpAccess::OpenToEveryLocalUser,
+            (Some(_), _, true) | (_, Some(_), true) => {
                 self.mistake(
                     at,
-                    "token_files and open_to_every_local_user contradict each other",
-                    "keep one",
+                    "open_to_every_local_user contradicts callers and token_files",
+                    "keep either it or them",
                 );
                 return None;
             }
-            (Some(_) | None, false) => {
+            (None, None, false) => {
                 self.mistake(
                     at,
-                    "expected token_files: every local user could call",
-                    "name a file with a token; `open_to_every_local_user: true` overrides this",
+                    "expected callers or token_files: every local user could call",
+                    "list the users that PHP runs as, for example `callers: [www-data]`; \
+                     `open_to_every_local_user: true` overrides this",
                 );
                 return None;
             }

@@ -14,6 +14,14 @@ use tempfile::TempDir;
 use super::client::Target;
 use super::{PATIENCE, eventually, until};
 
+/// This user, as `callers` lists it: root counts only by name.
+pub(crate) fn me() -> String {
+    match rustix::process::getuid().as_raw() {
+        0 => "root".to_owned(),
+        uid => uid.to_string(),
+    }
+}
+
 /// A directory with a configuration, before the gate runs.
 pub(crate) struct Setup {
     pub(crate) dir: TempDir,
@@ -39,7 +47,6 @@ impl Setup {
     /// A gate for one bank that listens on `port`; `bank-ca.pem`, `client.crt` and `client.key` are put into `dir` by
     /// the scenario.
     pub(crate) fn new(port: u16) -> Self {
-        let uid = rustix::process::getuid().as_raw();
         Self {
             dir: tempfile::tempdir().unwrap(),
             bank: format!(
@@ -47,11 +54,12 @@ impl Setup {
             ),
             extra: String::new(),
             listen: format!(
-                "      - {{unix: gate.sock, callers: [{uid}]}}\n      - {{tcp: \"127.0.0.1:0\", open_to_every_local_user: true}}\n"
+                "      - {{unix: gate.sock, callers: [{}]}}\n      - {{tcp: \"127.0.0.1:0\", open_to_every_local_user: true}}\n",
+                me()
             ),
             routes: "      - {name: create, method: POST, path: /installment/create}\n      - {name: refund, method: POST, path: /installment/refund, connection: fresh}\n      - {name: status, method: GET, path: \"/installment/{id}\"}\n      - {name: search, method: GET, path: /search, query: true}\n".to_owned(),
             tail: String::new(),
-            operators: uid.to_string(),
+            operators: rustix::process::getuid().as_raw().to_string(),
             whole: None,
         }
     }
@@ -167,14 +175,11 @@ fn launch(dir: TempDir, adjust: impl FnOnce(Command) -> Command, wait: bool) -> 
     command
         .arg("run")
         .arg("--config")
-        .arg(dir.path().join("config.yaml"));
-    let mut command = adjust(command);
-    let mut child = command
+        .arg(dir.path().join("config.yaml"))
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .stdout(Stdio::null());
+    let mut command = adjust(command);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let log = Arc::new(Mutex::new(Vec::new()));
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let lines = Arc::clone(&log);
@@ -218,6 +223,12 @@ impl Gate {
 
     pub(crate) fn path(&self) -> &Path {
         self.dir.as_ref().unwrap().path()
+    }
+
+    /// Drains this process, and starts another one in the same place as soon as it has ended.
+    pub(crate) fn restart_with(mut self, adjust: impl FnOnce(Command) -> Command) -> Self {
+        self.finish();
+        launch(self.dir.take().unwrap(), adjust, true)
     }
 
     /// Ends this process without a word (SIGKILL), and starts another one in the same place.
