@@ -25,6 +25,7 @@ callbacks:
     signature: {{header: X-Signature, keys: [{{id: bank, algorithm: ed25519, file: bank.pub}}]}}
     event: {{id: [/event_id], session: /session_id, status: /status}}
     deliver: {{url: "http://127.0.0.1:1/", host: shop.example, secret_files: [deliver.secret], retry: [1h]}}
+hardening: best-effort
 journal: {{sqlite: journal.db, allow_volatile: true}}
 admin: {{unix: admin.sock, operators: [{uid}]}}
 log: {{level: error}}

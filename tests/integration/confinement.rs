@@ -192,8 +192,8 @@ fn a_name_that_was_looked_up_at_the_start_is_known_to_every_reload() {
     let world = World::new();
     let bank = world.good_bank();
     let (setup, _keys) = strict(&world, &bank);
-    let uid = rustix::process::getuid().as_raw();
-    let listen = format!("{{unix: gate.sock, callers: [{uid}, daemon]}}");
+    let me = crate::support::gate::me();
+    let listen = format!("{{unix: gate.sock, callers: [{me}, daemon]}}");
     let gate = setup.listen(&[&listen]).start();
     assert_eq!(reload(&gate)["ok"], true);
     assert_eq!(reload(&gate)["ok"], true);
