@@ -58,7 +58,7 @@ pub enum Answer {
         at: u64,
         /// The signer's count of handshake signatures.
         signatures: u64,
-        /// Ed25519 over [`super::signing::checkpoint_message`].
+        /// Ed25519 over [`super::chain::checkpoint_message`].
         signature: [u8; 64],
     },
     /// No key with that hash: read the certificate again.
