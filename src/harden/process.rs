@@ -79,5 +79,9 @@ fn no_capabilities() -> rustix::io::Result<()> {
         permitted: CapabilitySet::empty(),
         inheritable: CapabilitySet::empty(),
     };
+    // A unit that leaves none may have taken the call to give them up as well.
+    if capabilities(None)? == none {
+        return Ok(());
+    }
     set_capabilities(None, none)
 }
