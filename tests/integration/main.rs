@@ -15,6 +15,8 @@ mod audit_disk;
 #[cfg(test)]
 mod audit_restore;
 #[cfg(test)]
+mod audit_signed;
+#[cfg(test)]
 mod audit_verify;
 #[cfg(test)]
 mod bank_connections;
