@@ -84,6 +84,8 @@ fn spawn(config: &Path) -> io::Result<Keyholder> {
         .env_remove("LISTEN_FDS")
         .env_remove("LISTEN_PID")
         .env_remove("WATCHDOG_USEC")
+        // The gate may write there: what the signer remembers of checkpoints must lie elsewhere.
+        .env_remove("STATE_DIRECTORY")
         .spawn()?;
     Ok(Keyholder::inherited(ours))
 }
