@@ -36,13 +36,13 @@ header { padding: .875rem 1.5rem; background: #5b2a86; color: #fff; font-weight:
 main { max-width: 42rem; margin: 1.5rem auto; padding: 1.5rem; background: #fff; border-radius: .75rem; }
 h1 { margin-top: 0; line-height: 1.25; }
 .price { margin: 0; font-size: 2rem; font-weight: 700; }
-.priorgate-badge { display: inline-block; margin: .5rem 0 1.5rem; padding: .25rem .75rem; border-radius: 1rem; background: #e3f4e8; color: #14562f; font-weight: 700; }
+.priorgate-badge { width: fit-content; margin: .5rem 0 1.5rem; padding: .25rem .75rem; border-radius: 1rem; background: #e3f4e8; color: #14562f; font-weight: 700; }
 button, .btn { display: inline-block; padding: .625rem 1.25rem; border: 0; border-radius: .5rem; background: #5b2a86; color: #fff; font: inherit; text-decoration: none; cursor: pointer; }
 button.quiet { background: #e9e4ef; color: #3b1b57; }
 form { display: inline-block; margin: 0 .5rem .5rem 0; }
 table { width: 100%; margin-bottom: 1.5rem; border-collapse: collapse; }
 th, td { padding: .375rem .75rem .375rem 0; border-bottom: 1px solid #e7e2da; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
-th { width: 12rem; font-weight: 400; color: #6c665c; }
+th { width: 15rem; font-weight: 400; color: #6c665c; }
 .good { color: #14693f; font-weight: 700; }
 .bad { padding: .75rem 1rem; border-radius: .5rem; background: #fde8e6; color: #8c1d13; }
 [role=note] { padding: .5rem 1rem; border-radius: .5rem; background: #fff3cd; }

@@ -56,7 +56,8 @@ Order::$failSaves = (int) ($_GET['fail_save'] ?? 0);
 Loc::$language = ($_GET['lang'] ?? '') === 'ru' ? 'ru' : 'en';
 $path = parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH);
 $number = (int) ($_GET['order'] ?? 1);
-Context::$url = 'https://' . $_SERVER['HTTP_HOST'] . "/order?order=$number&lang=" . Loc::$language;
+$scheme = ($_SERVER['HTTPS'] ?? '') === '' ? 'http' : 'https';
+Context::$url = "$scheme://{$_SERVER['HTTP_HOST']}" . "/order?order=$number&lang=" . Loc::$language;
 $payment = Order::load($number)?->getPaymentCollection()->getItemById($number);
 if ($payment === null) {
     http_response_code(404);
