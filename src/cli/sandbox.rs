@@ -24,6 +24,9 @@ pub struct Args {
     /// Where the control API listens (loopback only; port 0 picks a free one)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub control: SocketAddr,
+    /// Where the bank's page for customers listens (loopback only; port 0 picks a free one)
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub page: SocketAddr,
     /// Where to write the CA, the client certificate and its key, and the callbacks' public key
     /// [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
@@ -73,6 +76,7 @@ fn serve(args: &Args, out: &mut dyn Write) -> io::Result<()> {
     let options = Options {
         bank_addr: args.bank,
         control_addr: args.control,
+        page_addr: args.page,
         dir,
         auto_approve: args.auto_approve,
         callbacks: args.callback_url.clone().map(|url| CallbackOptions {
@@ -129,6 +133,11 @@ fn introduce(
         out,
         "  control      {}/control/state",
         sandbox.control_url()
+    )?;
+    writeln!(
+        out,
+        "  page         {}/pay/…   (each payment_url)",
+        sandbox.page_url()
     )?;
     if let Some(url) = callback_url {
         writeln!(out, "  callbacks    {url}")?;

@@ -136,6 +136,20 @@ fn print_curl(stage: &Stage, style: Style, out: &mut dyn Write) -> io::Result<()
     writeln!(out)?;
     writeln!(
         out,
+        "# one whose customer decides: open the answer's payment_url in a browser"
+    )?;
+    writeln!(
+        out,
+        "curl -sS --unix-socket {} http://localhost/installment/create \\",
+        quoted(&stage.socket)
+    )?;
+    writeln!(
+        out,
+        "  -H 'Content-Type: application/json' -d @{dir}/pending.json"
+    )?;
+    writeln!(out)?;
+    writeln!(
+        out,
         "# straight at the bank, without the certificate: refused"
     )?;
     writeln!(

@@ -122,6 +122,9 @@ impl Stage {
             .map_err(StageError::Sandbox)?;
         write(&stage.dir().join("demo.env"), &stage.env_text())?;
         write(&stage.dir().join("order.json"), super::scenario::ORDER)?;
+        // The bank leaves this one to its customer.
+        let pending = super::scenario::ORDER.replace("demo-1", "pending-1");
+        write(&stage.dir().join("pending.json"), &pending)?;
         Ok(stage)
     }
 

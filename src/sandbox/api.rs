@@ -14,13 +14,16 @@ use super::order::{CreateOrder, Invalid, RefundOrder};
 use super::pki::SERVER_NAMES;
 use super::wire::{Answer, Request};
 
+/// An order whose reference begins so waits for its customer, whatever `--auto-approve` says.
+const WAITS: &str = "pending";
+
 /// Handles a request that was read whole. It is counted and logged when this returns, so whoever
 /// has the answer finds it in the ledger.
 pub(super) fn handle(bank: &Bank, request: &Request, client: &Client) -> (Answer, Option<Fault>) {
     let operation = Operation::read(request);
     let mut state = bank.lock();
     state.ledger.requested(client);
-    let (answer, fault) = judge(bank, &mut state, request, operation);
+    let (answer, fault) = judge(bank, &mut state, operation, (request, client));
     let line = format!("{} {}", request.method, request.path);
     let played = (Some(answer.status), fault.map(|fault| fault.to_string()));
     bank.record(&mut state, LogEvent::Request, line, Some(client), played);
@@ -30,8 +33,8 @@ pub(super) fn handle(bank: &Bank, request: &Request, client: &Client) -> (Answer
 fn judge(
     bank: &Bank,
     state: &mut State,
-    request: &Request,
     operation: Result<Operation, Answer>,
+    (request, client): (&Request, &Client),
 ) -> (Answer, Option<Fault>) {
     let mut fault = state.faults.take(route(request).ok());
     if let (None, Ok(operation)) = (fault, &operation) {
@@ -46,7 +49,7 @@ fn judge(
         Some(Fault::Status(status)) => Answer::error(status, "fault", "this fault was asked for"),
         Some(fault) if !fault.acts() => Answer::error(503, "fault", "this is never sent"),
         Some(_) | None => operation
-            .and_then(|operation| operation.act(bank, state))
+            .and_then(|operation| operation.act(bank, state, client))
             .unwrap_or_else(|refusal| refusal),
     };
     (answer, fault)
@@ -105,7 +108,7 @@ impl Operation {
         fault.map_err(|error| Answer::error(400, "fault", &format!("`{order_ref}`: {error}")))
     }
 
-    fn act(self, bank: &Bank, state: &mut State) -> Result<Answer, Answer> {
+    fn act(self, bank: &Bank, state: &mut State, client: &Client) -> Result<Answer, Answer> {
         let no_randomness = || Answer::error(500, "random", "the machine gave no randomness");
         match self {
             Self::Create(order) => {
@@ -115,9 +118,13 @@ impl Operation {
                     amount: order.amount,
                     currency: order.currency,
                     term: order.term,
+                    shop: client.common_name.clone(),
+                    success_url: order.success_url,
+                    fail_url: order.fail_url,
                 };
+                let waits = new.order_ref.starts_with(WAITS);
                 state.ledger.create(&id, new).map_err(refused)?;
-                if bank.auto_approve {
+                if bank.auto_approve && !waits {
                     let decided = state.decide(&id, SessionStatus::Approved);
                     decided.map_err(refused)?;
                 }

@@ -28,6 +28,8 @@ const FOLLOW: usize = 1_024;
 pub enum LogEvent {
     /// A callback was attempted.
     Callback,
+    /// A customer chose something on the bank's page.
+    Customer,
     /// A TLS handshake failed: no certificate, a foreign one, or no TLS.
     HandshakeRefused,
     /// What came was no acceptable HTTP request.
@@ -64,6 +66,7 @@ impl fmt::Display for LogEntry {
         write!(f, "{at:>8.3}s  ")?;
         match self.event {
             LogEvent::Callback => write!(f, "callback {}", self.line)?,
+            LogEvent::Customer => write!(f, "customer {}", self.line)?,
             LogEvent::HandshakeRefused => write!(f, "handshake refused: {}", self.line)?,
             LogEvent::Malformed => write!(f, "malformed request: {}", self.line)?,
             LogEvent::Request => f.write_str(&self.line)?,

@@ -1,14 +1,11 @@
 //! The sandbox's control API: plain HTTP on loopback, for tests and for people with `curl`.
 //!
 //! Owns the second listener's routes: the state, the log, the faults, a session's status, the
-//! callbacks and their faults, and the page where `payment_url` leads. It changes the ledger through the ledger's own rules. Knows
-//! nothing of TLS.
-
-use std::sync::Arc;
+//! callbacks and their faults. It changes the ledger through the ledger's own rules. Knows nothing
+//! of TLS.
 
 use serde::Deserialize;
 use serde_json::json;
-use tokio::net::TcpStream;
 
 use super::BANNER;
 use super::api;
@@ -16,32 +13,10 @@ use super::bank::{Bank, State};
 use super::callbacks::{CallbackError, Callbacks};
 use super::faults::{Armed, FaultError, Route};
 use super::ledger::SessionStatus;
-use super::wire::{Answer, ReadError, Request, Wire};
+use super::wire::{Answer, Request};
 
-/// Serves one control connection to its end.
-pub(super) async fn connection(stream: TcpStream, bank: Arc<Bank>) {
-    let mut wire = Wire::new(stream);
-    while wire.wait().await {
-        let (answer, close) = match wire.request().await {
-            Ok(request) => (answer(&bank, &request), request.close),
-            Err(ReadError::Refused(answer)) => (answer, true),
-            Err(ReadError::Gone) => return,
-        };
-        if wire
-            .send(&answer.bytes(answer.body.len(), close))
-            .await
-            .is_err()
-        {
-            return;
-        }
-        if close {
-            break;
-        }
-    }
-    wire.close().await;
-}
-
-fn answer(bank: &Bank, request: &Request) -> Answer {
+/// Answers one request.
+pub(super) fn answer(bank: &Bank, request: &Request) -> Answer {
     if let Err(refusal) = from_here(request) {
         return refusal;
     }
@@ -71,22 +46,13 @@ fn answer(bank: &Bank, request: &Request) -> Answer {
         (method, ["control", "callbacks", rest @ ..]) => {
             callbacks(&mut state, request, method, rest)
         }
-        ("GET", ["pay", id]) => match state.ledger.session(id) {
-            Ok(session) => {
-                let (amount, currency) = (session.amount, &session.currency);
-                let (term, status) = (session.term, session.status);
-                let order = format!("{amount} {currency} over {term} months: {status:?}");
-                Answer::text(200, format!("{BANNER}\n\n{order}\n"))
-            }
-            Err(error) => api::refused(error),
-        },
         _ => Answer::error(404, "route", ROUTES),
     }
 }
 
 const ROUTES: &str = "GET /control/state, GET /control/log, GET|POST|DELETE /control/faults, \
                       POST /control/sessions/{id}/status, GET|POST /control/callbacks, \
-                      GET|POST|DELETE /control/callbacks/faults, GET /pay/{id}";
+                      GET|POST|DELETE /control/callbacks/faults";
 
 /// What is below `/control/callbacks`.
 fn callbacks(state: &mut State, request: &Request, method: &str, rest: &[&str]) -> Answer {
@@ -148,17 +114,7 @@ struct CallbackFaultOrder {
 
 /// Refuses web pages: a name that points here (DNS rebinding), or a script of another site.
 fn from_here(request: &Request) -> Result<(), Answer> {
-    let name = request
-        .host
-        .rsplit_once(':')
-        .map_or(request.host.as_str(), |(name, port)| {
-            if port.bytes().all(|byte| byte.is_ascii_digit()) {
-                name
-            } else {
-                &request.host
-            }
-        });
-    if !matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
+    if !request.is_to_loopback() {
         let message = "`Host` must be 127.0.0.1, localhost or [::1]";
         return Err(Answer::error(403, "host", message));
     }

@@ -72,6 +72,12 @@ pub struct Session {
     pub currency: String,
     /// Months.
     pub term: u32,
+    /// Whose order it is: the common name of the certificate that it came with.
+    pub shop: String,
+    /// Where the customer goes who has agreed.
+    pub success_url: Option<String>,
+    /// Where any other customer goes.
+    pub fail_url: Option<String>,
     /// The refunds that were carried out.
     pub refunds: Vec<Refund>,
     /// Refund requests that reached the ledger, refused ones included.
@@ -154,6 +160,9 @@ pub(super) struct NewSession {
     pub(super) amount: Money,
     pub(super) currency: String,
     pub(super) term: u32,
+    pub(super) shop: String,
+    pub(super) success_url: Option<String>,
+    pub(super) fail_url: Option<String>,
 }
 
 /// All of it, in memory.
@@ -185,6 +194,9 @@ impl Ledger {
             refunded: Money::default(),
             currency: new.currency,
             term: new.term,
+            shop: new.shop,
+            success_url: new.success_url,
+            fail_url: new.fail_url,
             refunds: Vec::new(),
             refund_requests: 0,
         });
@@ -324,6 +336,9 @@ mod tests {
             amount: Money::from_minor(amount),
             currency: "BYN".to_owned(),
             term: 12,
+            shop: "shop".to_owned(),
+            success_url: None,
+            fail_url: None,
         };
         ledger.create("s-1", new).unwrap();
         ledger
@@ -403,6 +418,9 @@ mod tests {
             amount: Money::from_minor(1),
             currency: "BYN".to_owned(),
             term: 1,
+            shop: "shop".to_owned(),
+            success_url: None,
+            fail_url: None,
         };
         for n in 0..MAX_SESSIONS {
             ledger.create(&format!("s-{n}"), new(n)).unwrap();

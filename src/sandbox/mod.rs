@@ -6,8 +6,8 @@
 //! of this crate it knows only `policy::units`.
 //!
 //! Reading order: [`Sandbox`] here, then `serve` (a connection), `api` (a request), `ledger` (the
-//! money), `faults` (the misbehaviour), `callbacks` (what the bank tells by itself), `control` (the
-//! remote control). Tasks: one accept loop per listener, one task per connection, one that watches
+//! money), `faults` (the misbehaviour), `callbacks` (what the bank tells by itself), `page` (what the
+//! customer sees), `control` (the remote control). Tasks: one accept loop per listener, one task per connection, one that watches
 //! the queue of callbacks and one per attempt; all of them end when the [`Sandbox`] is dropped.
 
 mod api;
@@ -19,6 +19,7 @@ mod ledger;
 mod listen;
 mod money;
 mod order;
+mod page;
 mod pki;
 mod serve;
 mod wire;
@@ -55,6 +56,7 @@ pub const BANNER: &str = "THIS IS NOT A BANK. It is priorgate's sandbox: throw-a
 
 const BANK_CONNECTIONS: usize = 256;
 const CONTROL_CONNECTIONS: usize = 32;
+const PAGE_CONNECTIONS: usize = 64;
 
 /// How to start a [`Sandbox`].
 #[derive(Clone, Debug)]
@@ -63,6 +65,9 @@ pub struct Options {
     pub bank_addr: SocketAddr,
     /// Where the control API listens: a loopback address; port 0 picks a free one.
     pub control_addr: SocketAddr,
+    /// Where the customer's browser finds the bank's page: a loopback address; port 0 picks a free
+    /// one. Without TLS, and without a client certificate, which no customer has.
+    pub page_addr: SocketAddr,
     /// Where to write the shop's certificate, key and the CA; `None` keeps them in memory.
     pub dir: Option<PathBuf>,
     /// A new session is approved at once, instead of waiting for a decision.
@@ -77,6 +82,7 @@ impl Default for Options {
         Self {
             bank_addr: any,
             control_addr: any,
+            page_addr: any,
             dir: None,
             auto_approve: true,
             callbacks: None,
@@ -89,6 +95,7 @@ pub struct Sandbox {
     bank: Arc<Bank>,
     bank_addr: SocketAddr,
     control_addr: SocketAddr,
+    page_addr: SocketAddr,
     pki: Pki,
     files: Option<PkiFiles>,
     callback_key_file: Option<PathBuf>,
@@ -104,15 +111,19 @@ impl Sandbox {
     pub async fn start(options: Options) -> io::Result<Self> {
         let bank_listener = listen::bind(options.bank_addr).await?;
         let control_listener = listen::bind(options.control_addr).await?;
-        let (bank_addr, control_addr) =
-            (bank_listener.local_addr()?, control_listener.local_addr()?);
+        let page_listener = listen::bind(options.page_addr).await?;
+        let (bank_addr, control_addr, page_addr) = (
+            bank_listener.local_addr()?,
+            control_listener.local_addr()?,
+            page_listener.local_addr()?,
+        );
         let pki = Pki::generate().map_err(io::Error::other)?;
         let dir = options.dir.as_deref();
         let files = dir.map(|dir| pki.write(dir)).transpose();
         let files = files.map_err(io::Error::other)?;
         let tls = serve::tls(&pki)?;
         let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
-        let pay_url = format!("http://{control_addr}/pay/");
+        let pay_url = format!("http://{page_addr}/pay/");
         let wake = Arc::new(Notify::new());
         let callbacks = options
             .callbacks
@@ -136,7 +147,19 @@ impl Sandbox {
         tasks.push(tokio::spawn(listen::serve(
             control_listener,
             CONTROL_CONNECTIONS,
-            move |stream| control::connection(stream, Arc::clone(&shared)),
+            move |stream| {
+                let bank = Arc::clone(&shared);
+                async move { wire::converse(stream, |request| control::answer(&bank, request)).await }
+            },
+        )));
+        let shared = Arc::clone(&bank);
+        tasks.push(tokio::spawn(listen::serve(
+            page_listener,
+            PAGE_CONNECTIONS,
+            move |stream| {
+                let bank = Arc::clone(&shared);
+                async move { wire::converse(stream, |request| page::answer(&bank, request)).await }
+            },
         )));
         if sends {
             tasks.push(tokio::spawn(callbacks::run(Arc::clone(&bank), wake)));
@@ -145,6 +168,7 @@ impl Sandbox {
             bank,
             bank_addr,
             control_addr,
+            page_addr,
             pki,
             files,
             callback_key_file,
@@ -174,6 +198,12 @@ impl Sandbox {
     #[must_use]
     pub fn control_url(&self) -> String {
         format!("http://{}", self.control_addr)
+    }
+
+    /// The origin of the bank's page, where every `payment_url` begins.
+    #[must_use]
+    pub fn page_url(&self) -> String {
+        format!("http://{}", self.page_addr)
     }
 
     /// The certificates and keys of this start.

@@ -38,6 +38,8 @@ pub(super) struct CreateOrder {
     pub(super) amount: Money,
     pub(super) currency: String,
     pub(super) term: u32,
+    pub(super) success_url: Option<String>,
+    pub(super) fail_url: Option<String>,
 }
 
 impl CreateOrder {
@@ -90,6 +92,8 @@ impl CreateOrder {
             amount,
             currency: raw.currency,
             term,
+            success_url: raw.success_url,
+            fail_url: raw.fail_url,
         })
     }
 }

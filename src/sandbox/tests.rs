@@ -1,6 +1,7 @@
 //! Scenario tests of the sandbox over real sockets, with a client written for them.
 
 mod callbacks;
+mod page;
 
 use std::io;
 use std::net::SocketAddr;
@@ -459,33 +460,24 @@ async fn the_control_api_shows_state_and_log_and_refuses_web_pages() {
 }
 
 #[tokio::test]
-async fn the_payment_url_leads_to_a_page_that_says_what_it_is() {
-    let sandbox = started().await;
-    let (_, body) = ask(&sandbox, &post("/installment/create", &order("1"))).await;
-    let url = body["payment_url"].as_str().unwrap();
-    let path = url.strip_prefix(&sandbox.control_url()).unwrap();
-    let stream = TcpStream::connect(sandbox.control_addr()).await.unwrap();
-    let page = exchange(stream, &get(path)).await;
-    let page = String::from_utf8(page).unwrap();
-    assert!(
-        page.contains("THIS IS NOT A BANK") && page.contains("149.90 BYN"),
-        "{page}"
-    );
-}
-
-#[tokio::test]
 async fn only_loopback_is_served_and_everything_ends_with_the_sandbox() {
     for outside in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         let outside: SocketAddr = outside.parse().unwrap();
-        for (bank_addr, control_addr) in [
-            (outside, Options::default().control_addr),
-            (Options::default().bank_addr, outside),
+        let inside = Options::default;
+        for options in [
+            Options {
+                bank_addr: outside,
+                ..inside()
+            },
+            Options {
+                control_addr: outside,
+                ..inside()
+            },
+            Options {
+                page_addr: outside,
+                ..inside()
+            },
         ] {
-            let options = Options {
-                bank_addr,
-                control_addr,
-                ..Options::default()
-            };
             let refused = Sandbox::start(options).await.err().unwrap();
             assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
         }

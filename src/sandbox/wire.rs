@@ -49,6 +49,20 @@ impl Request {
         parts.next() == Some("application/json")
             && parts.all(|part| matches!(part, "charset=utf-8" | "charset=\"utf-8\""))
     }
+
+    /// The path without its query, and the query.
+    pub(super) fn target(&self) -> (&str, &str) {
+        self.path.split_once('?').unwrap_or((&self.path, ""))
+    }
+
+    /// `Host` is a name of this machine's own, so that no name of somebody else's points here.
+    pub(super) fn is_to_loopback(&self) -> bool {
+        let name = match self.host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => self.host.as_str(),
+        };
+        matches!(name, "127.0.0.1" | "localhost" | "[::1]")
+    }
 }
 
 /// Why no request came.
@@ -96,6 +110,11 @@ impl Answer {
     /// Plain text.
     pub(super) fn text(status: u16, text: String) -> Self {
         Self::new(status, "text/plain; charset=utf-8", text.into_bytes())
+    }
+
+    /// A page.
+    pub(super) fn html(status: u16, text: String) -> Self {
+        Self::new(status, "text/html; charset=utf-8", text.into_bytes())
     }
 
     fn new(status: u16, content_type: &str, body: Vec<u8>) -> Self {
@@ -253,6 +272,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
+/// Answers a plain connection to its end.
+pub(super) async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    answer: impl Fn(&Request) -> Answer,
+) {
+    let mut wire = Wire::new(stream);
+    while wire.wait().await {
+        let (answer, close) = match wire.request().await {
+            Ok(request) => (answer(&request), request.close),
+            Err(ReadError::Refused(answer)) => (answer, true),
+            Err(ReadError::Gone) => return,
+        };
+        let bytes = answer.bytes(answer.body.len(), close);
+        if wire.send(&bytes).await.is_err() {
+            return;
+        }
+        if close {
+            break;
+        }
+    }
+    wire.close().await;
+}
+
 /// A parsed request head.
 #[derive(Debug)]
 struct Head {
@@ -384,6 +426,7 @@ const fn reason(status: u16) -> &'static str {
         201 => "Created",
         202 => "Accepted",
         302 => "Found",
+        303 => "See Other",
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",

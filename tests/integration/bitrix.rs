@@ -2,19 +2,22 @@
 //!
 //! Without `php` (with cURL and SQLite) these print `skipped: no php`, unless `CI` is set: there they fail.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use priorgate::sandbox::{Armed, CallbackAlgorithm, CallbackFault, Fault, Route, SessionStatus};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use crate::callbacks;
 use crate::support::client::Target;
 use crate::support::gate::Gate;
 use crate::support::sandbox::SandboxBank;
-use crate::support::until;
+use crate::support::{PATIENCE, until};
 
 const RESULT: &str = "/bitrix/tools/sale_ps_result.php?BX_HANDLER=PRIORGATE";
 
@@ -246,4 +249,73 @@ fn delivered(gate: &Gate) -> usize {
         .iter()
         .filter(|event| event["state"] == "delivered")
         .count()
+}
+
+/// `examples/bitrix/try`, which is a group of its own, so that an interrupt reaches all of it, as Ctrl-C does.
+struct Tried(Child);
+
+impl Drop for Tried {
+    fn drop(&mut self) {
+        let group = Pid::from_raw(self.0.id().cast_signed()).unwrap();
+        let _ = kill_process_group(group, Signal::INT);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_shop_to_click_through_sells_an_order_and_leaves_nothing_behind() {
+    if !php_is_here() {
+        return;
+    }
+    let (addr, dir) = (free_port(), tempfile::tempdir().unwrap());
+    let mut child = Command::new(script("../../examples/bitrix/try"))
+        .env("PRIORGATE", env!("CARGO_BIN_EXE_priorgate"))
+        .env("SHOP_PORT", addr.port().to_string())
+        .env("TMPDIR", dir.path())
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let tried = Tried(child);
+    let ready = lines
+        .map_while(Result::ok)
+        .any(|line| line.contains("Ctrl-C"));
+    assert!(ready, "it ended by itself");
+    let bought = browse(addr, "POST", "/buy", "");
+    assert!(
+        bought.contains("\r\nLocation: /order?order=2&lang=en\r\n"),
+        "{bought}"
+    );
+    let page = browse(addr, "GET", "/order?order=2", "");
+    let link = page.split("href=\"http://").nth(1).unwrap();
+    let (bank, path) = link.split('"').next().unwrap().split_once('/').unwrap();
+    let chosen = browse(
+        bank.parse().unwrap(),
+        "POST",
+        &format!("/{path}"),
+        "choice=approve",
+    );
+    let back = format!("\r\nLocation: http://{addr}/order?order=2&lang=en\r\n");
+    assert!(chosen.contains(&back), "{chosen}");
+    until("the order is paid", || {
+        browse(addr, "GET", "/order?order=2", "").contains("Paid. Thank you!")
+    });
+    drop(tried);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// What a browser gets: head and body.
+fn browse(addr: SocketAddr, method: &str, path: &str, form: &str) -> String {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }

@@ -88,7 +88,7 @@ fn the_curl_lines_of_the_demo_work_when_pasted() {
             break;
         }
     }
-    assert_eq!(commands.len(), 5, "{commands:#?}");
+    assert_eq!(commands.len(), 6, "{commands:#?}");
     let pasted: Vec<(bool, String)> = commands
         .iter()
         .map(|command| {
@@ -114,11 +114,16 @@ fn the_curl_lines_of_the_demo_work_when_pasted() {
             .to_lowercase()
             .contains("priorgate-outcome: answered")
     );
-    assert!(!pasted[2].0, "straight at the bank: {pasted:#?}");
-    assert!(pasted[2].1.contains("certificate required"), "{pasted:#?}");
-    assert!(pasted[3].1.contains("\"phase\":\"ready\""), "{pasted:#?}");
+    let answer: serde_json::Value = serde_json::from_str(&pasted[2].1).unwrap();
+    let url = answer["payment_url"].as_str().unwrap();
+    let page = Command::new("curl").args(["-sS", url]).output().unwrap();
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    assert!(page.contains("data-status=\"PENDING\""), "{page}");
+    assert!(!pasted[3].0, "straight at the bank: {pasted:#?}");
+    assert!(pasted[3].1.contains("certificate required"), "{pasted:#?}");
+    assert!(pasted[4].1.contains("\"phase\":\"ready\""), "{pasted:#?}");
     assert!(
-        pasted[4].1.contains("CN=shop.sandbox.example"),
+        pasted[5].1.contains("CN=shop.sandbox.example"),
         "{pasted:#?}"
     );
 }

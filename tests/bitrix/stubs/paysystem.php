@@ -125,9 +125,12 @@ namespace Bitrix\Sale\PaySystem {
 
     final class Context
     {
+        /** The page that is displayed. */
+        public static string $url = 'https://shop.example/personal/order/payment/?ORDER_ID=1';
+
         public function getUrl(): string
         {
-            return 'https://shop.example/personal/order/payment/?ORDER_ID=1';
+            return self::$url;
         }
     }
 

@@ -31,3 +31,15 @@ function priorgate_store(string $file, array $sums = ['149.90'], string $currenc
             VALUES ($id, 1, '1/$id', 7, '{$sum}00', '$currency')");
     }
 }
+
+/** One more order of the same goods, with one payment of the same number. */
+function priorgate_order(): int
+{
+    $connection = Application::getConnection();
+    $connection->query('INSERT INTO b_sale_order (CANCELED, PROPERTIES, BASKET, PRICE_DELIVERY)
+        SELECT CANCELED, PROPERTIES, BASKET, PRICE_DELIVERY FROM b_sale_order WHERE ID = 1');
+    $id = (int) $connection->query('SELECT last_insert_rowid() AS ID')->fetch()['ID'];
+    $connection->query("INSERT INTO b_sale_order_payment (ID, ORDER_ID, ACCOUNT_NUMBER, PAY_SYSTEM_ID, SUM, CURRENCY)
+        SELECT $id, $id, '$id/1', PAY_SYSTEM_ID, SUM, CURRENCY FROM b_sale_order_payment WHERE ID = 1");
+    return $id;
+}
