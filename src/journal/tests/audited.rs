@@ -158,7 +158,7 @@ async fn what_was_left_out_is_told_by_the_next_process_at_the_latest() {
     let (journal, _) = place.beside(nothing);
     do_it(&journal, 1, 7).await;
     end(journal);
-    rusqlite::Connection::open(&place.path)
+    Connection::open(&place.path)
         .unwrap()
         .execute(
             "INSERT INTO setting (name, value) VALUES ('outbox_left_out', '3 1795000000000')",
