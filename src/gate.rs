@@ -135,17 +135,31 @@ struct BankGate {
 ///
 /// # Errors
 /// [`StartError`]; what was bound before is given back.
-pub fn prepare(config: Config, mut binder: Binder) -> Result<Prepared, StartError> {
+pub fn prepare(config: Config, binder: Binder) -> Result<Prepared, StartError> {
     // Before anything else is opened: what it inherits is one socket.
     let keyholder = keyholder::start(&config)?;
     let keys = keyholder::keys(keyholder.as_ref()).map_err(keyholder::KeyholderError::from)?;
+    prepare_with(config, binder, keyholder, &keys)
+}
+
+/// The same with keys that are had already: for the benchmark that says what the keyholder costs. Nothing else leads to a
+/// key in the gate's own process.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_with(
+    config: Config,
+    mut binder: Binder,
+    keyholder: Option<Arc<Keyholder>>,
+    keys: &Keys,
+) -> Result<Prepared, StartError> {
     let signer = keyholder::checkpoint_signer(&config, keyholder.as_ref())?;
     // The log first: only it knows whether the journal is an old copy.
     let audit = config.audit.as_ref().map(audit::open).transpose()?;
     let ledger = ledger::open(&config, audit.as_ref())?;
     let mut banks = Vec::with_capacity(config.banks.len());
     for bank in &config.banks {
-        let material = load(bank, &keys).map_err(|source| StartError::Material {
+        let material = load(bank, keys).map_err(|source| StartError::Material {
             bank: bank.name.clone(),
             source: Box::new(source),
         })?;

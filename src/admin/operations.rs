@@ -204,6 +204,14 @@ impl Operations {
     pub(super) async fn reconcile(&self, asked: Freeze, peer: Peer) -> Result<Value, Refusal> {
         let (journal, audit) = (self.0.journal()?.clone(), self.0.audit()?.clone());
         let person = peer.person(reason(&asked.reason).map_err(bad)?);
+        if let Some(reason) = audit.failing() {
+            // A journal that runs operations which no log knows would not be missed when another is put in its place.
+            let message = format!(
+                "the audit log is not written ({reason}), and must be before guarded requests run again: see to its disk, \
+                 then reconcile"
+            );
+            return Err(Refusal::new("reconcile_failed", message));
+        }
         let (uid, login_uid) = (person.uid, person.login_uid);
         let runtime = Handle::current();
         let work = move || audit::reconcile(audit.path(), &journal, person, &runtime);

@@ -85,6 +85,15 @@ pub(super) struct Taken {
     pub(super) closing: bool,
 }
 
+impl Taken {
+    /// How many records it would have been.
+    pub(super) fn records(&self) -> u64 {
+        let kinds = self.denied.len() + usize::from(self.denied_else > 0);
+        self.dropped
+            .saturating_add((self.pending.len() + kinds) as u64)
+    }
+}
+
 pub(super) struct Buffer {
     taken: Mutex<Taken>,
     capacity: usize,

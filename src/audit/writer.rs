@@ -163,7 +163,7 @@ impl Writer {
                 self.housekeeping();
             }
         } else {
-            self.lose(taken.dropped.saturating_add(taken.pending.len() as u64));
+            self.lose(taken.records());
         }
         let counts = &self.shared.counts;
         counts

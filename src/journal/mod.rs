@@ -198,6 +198,8 @@ impl Prepared {
             failed,
             last_batch: 0,
         };
+        // Before the thread: a doubt or a freeze belongs into the first status, and into the warnings of the start.
+        writer.count();
         let thread = thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run())?;

@@ -205,7 +205,7 @@ fn ready(
         return Err(OpenError::Held(path.to_owned()));
     }
     // Before anything is written that the audit log is owed: its numbers depend on what the log has.
-    let compared = compare(path, &mut connection, outbox)?;
+    let compared = compare(path, &mut connection, outbox, now)?;
     let restarted = operations::restart(&mut connection, process, now, after_timeout)
         .map_err(sqlite(path, "cannot close what the last process left open"))?;
     Ok((connection, created, restarted, compared))
@@ -215,6 +215,7 @@ fn compare(
     path: &Path,
     connection: &mut Connection,
     outbox: Outbox<'_>,
+    now: UnixMillis,
 ) -> Result<Option<Compared>, OpenError> {
     let failed = "cannot compare it with the audit log";
     let witness = match outbox {
@@ -234,6 +235,10 @@ fn compare(
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         owed::enable(&tx, true)?;
         let compared = witness::compare(&tx, journal, testimony)?;
+        // The last process ended before there was room, or before it could say so.
+        if !owed::is_full(&tx)? {
+            owed::tell_left_out(&tx, now)?;
+        }
         tx.commit()?;
         Ok(compared)
     };

@@ -271,6 +271,12 @@ pub(super) fn done(connection: &Connection, row: i64, now: UnixMillis) -> rusqli
     let gone = connection
         .prepare_cached("DELETE FROM outbox WHERE row <= ?1")?
         .execute([row])?;
+    tell_left_out(connection, now)?;
+    Ok(gone)
+}
+
+/// Puts on record how many records of callbacks were left out, if any were.
+pub(super) fn tell_left_out(connection: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
     if let Some((count, since)) = left_out(connection)? {
         let record = Fields::of("gap")
             .text("lost", "callbacks")
@@ -279,7 +285,7 @@ pub(super) fn done(connection: &Connection, row: i64, now: UnixMillis) -> rusqli
         put(connection, &record, now)?;
         unset(connection, LEFT_OUT)?;
     }
-    Ok(gone)
+    Ok(())
 }
 
 /// What the log is owed beyond `after`, oldest first, a bounded number at a time.

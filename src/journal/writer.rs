@@ -130,7 +130,6 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until told to close.
     pub(super) fn run(mut self) {
-        self.count();
         loop {
             let first = match self.queue.recv_timeout(TICK) {
                 Ok(Message::Task(task)) => task,
@@ -336,7 +335,8 @@ impl Writer {
         }
     }
 
-    fn count(&self) {
+    /// Publishes what there is now.
+    pub(super) fn count(&self) {
         self.counts
             .full
             .store(!self.ballast.is_held(), Ordering::Relaxed);

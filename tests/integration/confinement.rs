@@ -43,7 +43,7 @@ fn strict(world: &World, bank: &Bank) -> (Setup, TempDir) {
 }
 
 /// Asks by SIGHUP, since nobody here is an operator, and gives how the reload went.
-fn reload(gate: &Gate) -> Value {
+pub(crate) fn reload(gate: &Gate) -> Value {
     let ended = || {
         let lines = gate.lines(|line| {
             let message = line["message"].as_str().unwrap_or_default();

@@ -13,9 +13,13 @@ mod audit_crash;
 #[cfg(test)]
 mod audit_disk;
 #[cfg(test)]
+mod audit_faults;
+#[cfg(test)]
 mod audit_restore;
 #[cfg(test)]
 mod audit_signed;
+#[cfg(test)]
+mod audit_swap;
 #[cfg(test)]
 mod audit_verify;
 #[cfg(test)]
@@ -94,6 +98,9 @@ mod outcome_tls;
 mod php;
 #[cfg(test)]
 mod reload;
+#[cfg(feature = "sandbox")]
+#[cfg(test)]
+mod required;
 #[cfg(test)]
 mod rotation;
 #[cfg(test)]

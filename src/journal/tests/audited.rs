@@ -153,6 +153,34 @@ async fn what_is_recorded_goes_and_its_numbers_never_come_again() {
 }
 
 #[tokio::test]
+async fn what_was_left_out_is_told_by_the_next_process_at_the_latest() {
+    let place = Place::new();
+    let (journal, _) = place.beside(nothing);
+    do_it(&journal, 1, 7).await;
+    end(journal);
+    Connection::open(&place.path)
+        .unwrap()
+        .execute(
+            "INSERT INTO setting (name, value) VALUES ('outbox_left_out', '3 1795000000000')",
+            [],
+        )
+        .unwrap();
+    // The log has everything: nothing else would come to be told.
+    let (journal, _) = place.beside(upto(4));
+    end(journal);
+    let owed = place.owed(4);
+    let (row, gap) = owed.first().unwrap();
+    assert_eq!((owed.len(), *row), (1, 5));
+    assert_eq!(
+        (gap["lost"].as_str(), gap["records"].as_u64()),
+        (Some("callbacks"), Some(3))
+    );
+    let (journal, _) = place.beside(upto(5));
+    end(journal);
+    assert_eq!(place.owed(5), [], "told twice");
+}
+
+#[tokio::test]
 async fn rows_that_are_in_neither_are_told() {
     let place = Place::new();
     let (journal, _) = place.beside(nothing);
