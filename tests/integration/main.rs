@@ -11,6 +11,8 @@ mod audit_callbacks;
 #[cfg(test)]
 mod audit_crash;
 #[cfg(test)]
+mod audit_denied;
+#[cfg(test)]
 mod audit_disk;
 #[cfg(test)]
 mod audit_restore;
