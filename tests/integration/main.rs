@@ -97,6 +97,8 @@ mod php;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod reload_keys;
+#[cfg(test)]
 mod rotation;
 #[cfg(test)]
 mod support;
