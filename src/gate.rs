@@ -3,6 +3,7 @@
 //! The only module that knows every adapter. [`prepare`] reads every file and binds every listener without a runtime or
 //! a thread; [`Prepared::start`] puts them on the runtime; [`Gate::replace`] publishes a new generation whole.
 
+mod denied;
 pub mod ingress;
 pub mod keyholder;
 pub mod ledger;
@@ -291,7 +292,12 @@ impl Prepared {
                 journal.cloned(),
                 Callers {
                     diag: diag.clone(),
-                    denials: Arc::new(Denials::new(format!("bank {}", bank.name), None)),
+                    denials: Arc::new(Denials::new(
+                        format!("bank {}", bank.name),
+                        audit
+                            .as_ref()
+                            .map(|log| denied::sink(log, "bank", &bank.name)),
+                    )),
                 },
             );
             let egress = Arc::new(egress.audited(audit.as_ref()));

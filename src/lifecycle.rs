@@ -24,6 +24,7 @@ use crate::net::listen::Binder;
 use crate::notify::{Notifier, Watchdog};
 use crate::policy::chain::Fields;
 use crate::telemetry::Telemetry;
+use crate::tls::keyholder::Keyholder;
 
 /// Blocking threads besides the handshakes': a reload reads files, tokio itself may need one.
 const SPARE_THREADS: usize = 4;
@@ -53,6 +54,9 @@ pub enum RunError {
     /// It has no journal any more: only a new process may look at the disk again.
     #[error("priorgate ends, so that it can be started anew: the journal failed: {0}")]
     Journal(String),
+    /// The keyholder that it started is gone: a confined process can start nothing.
+    #[error("priorgate ends, so that it can be started anew: its keyholder has ended: {0}")]
+    Keyholder(String),
 }
 
 impl From<std::io::Error> for RunError {
@@ -61,7 +65,7 @@ impl From<std::io::Error> for RunError {
     }
 }
 
-/// Runs the gate until SIGTERM or SIGINT, or until its journal fails.
+/// Runs the gate until SIGTERM or SIGINT, or until its journal fails or the keyholder that it started ends.
 ///
 /// # Errors
 /// [`RunError`].
@@ -162,6 +166,23 @@ async fn journal_failed(failed: &mut Option<watch::Receiver<Option<String>>>) ->
     }
 }
 
+/// Why the keyholder that this process has started is gone, once it is. One of the service manager's comes back.
+async fn keyholder_gone(keyholder: Option<&Keyholder>) -> String {
+    match keyholder {
+        None => std::future::pending().await,
+        Some(keyholder) => keyholder.gone().await,
+    }
+}
+
+fn without_keyholder(reason: String) -> RunError {
+    tracing::error!(
+        reason,
+        "shutting down: the keyholder that priorgate started has ended, and only a new process can start another; the \
+         service manager does that (Restart=), elsewhere start priorgate again"
+    );
+    RunError::Keyholder(reason)
+}
+
 /// Looks for a replaced file of the resolver, and gives its path once a new process is to be started for it. Without a
 /// service manager that would start one it says so and goes on: the last good addresses serve for `dns.stale`.
 async fn resolver_replaced(life: &Life, pause: Option<Duration>) -> String {
@@ -200,6 +221,9 @@ async fn live(
     let life = Arc::clone(gate.life());
     let replaced = resolver_replaced(&life, gate.resolver_pause());
     tokio::pin!(replaced);
+    let keyholder = gate.keyholder();
+    let gone = keyholder_gone(keyholder.as_deref());
+    tokio::pin!(gone);
     let notifier = Notifier::from_env();
     // On the thread that serves: when that one hangs, nobody says that it is alive.
     let _watchdog = Watchdog::from_env().map(|watchdog| {
@@ -232,6 +256,10 @@ async fn live(
                 result = Err(RunError::Journal(reason));
                 break;
             }
+            reason = &mut gone => {
+                result = Err(without_keyholder(reason));
+                break;
+            }
             path = &mut replaced => {
                 tracing::error!(path, "shutting down, to be started anew: the file was replaced");
                 result = Err(RunError::Resolver(path));
@@ -249,6 +277,10 @@ async fn live(
             reason = journal_failed(&mut failed) => {
                 tracing::error!("shutting down during a reload: without a journal no guarded request may run");
                 result = Err(RunError::Journal(reason));
+                break;
+            }
+            reason = &mut gone => {
+                result = Err(without_keyholder(reason));
                 break;
             }
         }

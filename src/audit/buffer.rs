@@ -14,7 +14,7 @@ use crate::policy::operation::{OperationId, UnixMillis};
 /// Records that wait: half a second of sixteen thousand requests each. Some 2 MiB, when they are there.
 pub(super) const CAPACITY: usize = 8_192;
 /// Kinds of refusals that are counted apart in one second; more than these share one count.
-const DENIED_KINDS: usize = 256;
+const REJECTED_KINDS: usize = 256;
 
 /// An ordinary request, as the log has it. Nothing of what it carried.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Request {
     pub listener: String,
     /// Who sent it, where the kernel tells.
     pub uid: Option<u32>,
-    /// Which of the listener's tokens it showed.
+    /// Which of the listener's tokens it showed: 0 is the first of `token_files`.
     pub token: Option<u32>,
     /// Its id.
     pub request_id: String,
@@ -51,15 +51,13 @@ pub struct Request {
     pub ms: u64,
 }
 
-/// Somebody was refused; equal ones of one second are one record.
+/// A notification was refused for its signature; equal ones of one second are one record.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Denied {
-    /// The bank's name or the callback's.
-    pub at: Arc<str>,
-    /// Whether it is a callback.
-    pub callback: bool,
+pub struct Rejected {
+    /// The callback's name.
+    pub callback: Arc<str>,
     /// Where it came in.
-    pub listener: String,
+    pub listener: Arc<str>,
     /// Who it was, where the kernel tells.
     pub uid: Option<u32>,
     /// Why.
@@ -77,9 +75,9 @@ pub(super) enum Pending {
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) pending: Vec<Pending>,
-    pub(super) denied: HashMap<Denied, u64>,
-    /// Refusals beyond [`DENIED_KINDS`].
-    pub(super) denied_else: u64,
+    pub(super) rejected: HashMap<Rejected, u64>,
+    /// Refusals beyond [`REJECTED_KINDS`].
+    pub(super) rejected_else: u64,
     /// Records that found no place.
     pub(super) dropped: u64,
     pub(super) closing: bool,
@@ -137,14 +135,14 @@ impl Buffer {
         }
     }
 
-    pub(super) fn denied(&self, denied: Denied) {
+    pub(super) fn rejected(&self, rejected: Rejected) {
         let mut taken = lock(&self.taken);
-        if let Some(count) = taken.denied.get_mut(&denied) {
+        if let Some(count) = taken.rejected.get_mut(&rejected) {
             *count = count.saturating_add(1);
-        } else if taken.denied.len() < DENIED_KINDS {
-            taken.denied.insert(denied, 1);
+        } else if taken.rejected.len() < REJECTED_KINDS {
+            taken.rejected.insert(rejected, 1);
         } else {
-            taken.denied_else = taken.denied_else.saturating_add(1);
+            taken.rejected_else = taken.rejected_else.saturating_add(1);
         }
     }
 
@@ -170,8 +168,8 @@ impl Buffer {
             ..Taken::default()
         };
         if refusals || closing {
-            all.denied = std::mem::take(&mut taken.denied);
-            all.denied_else = std::mem::take(&mut taken.denied_else);
+            all.rejected = std::mem::take(&mut taken.rejected);
+            all.rejected_else = std::mem::take(&mut taken.rejected_else);
         }
         all
     }
@@ -199,11 +197,10 @@ impl Request {
     }
 }
 
-impl Denied {
+impl Rejected {
     pub(super) fn fields(&self, times: u64) -> Fields {
-        let name = if self.callback { "callback" } else { "bank" };
         Fields::of("denied")
-            .text(name, &self.at)
+            .text("callback", &self.callback)
             .text("listener", &self.listener)
             .optional("uid", self.uid)
             .text("code", self.code)

@@ -29,7 +29,7 @@ use buffer::Buffer;
 use files::Log;
 use writer::{Owing, Writer};
 
-pub use buffer::{Denied, Request};
+pub use buffer::{Rejected, Request};
 pub use files::AuditError;
 pub use reconcile::{ReconcileError, reconcile};
 pub use scan::{files_of, testimony};
@@ -152,9 +152,9 @@ impl Audit {
         self.0.buffer.request(request);
     }
 
-    /// Somebody was refused who is not known: counted for the second.
-    pub fn denied(&self, denied: Denied) {
-        self.0.buffer.denied(denied);
+    /// A notification's signature did not fit: counted for the second.
+    pub fn rejected(&self, rejected: Rejected) {
+        self.0.buffer.rejected(rejected);
     }
 
     /// Something else happened to the gate.

@@ -157,18 +157,17 @@ fn a_second_gate_on_one_log_is_refused() {
 fn refusals_of_one_second_are_one_record_and_their_kinds_are_bounded() {
     let place = Place::new();
     let audit = place.prepared().start(None, None).unwrap();
-    let denied = |uid| Denied {
-        at: "priorbank".into(),
-        callback: false,
-        listener: "unix:/run/x.sock".to_owned(),
+    let rejected = |uid| Rejected {
+        callback: "priorbank".into(),
+        listener: "unix:/run/x.sock".into(),
         uid: Some(uid),
-        code: "caller_denied",
+        code: "mismatch",
     };
     for _ in 0..1_000 {
-        audit.denied(denied(1));
+        audit.rejected(rejected(1));
     }
     for uid in 1_000..2_000 {
-        audit.denied(denied(uid));
+        audit.rejected(rejected(uid));
     }
     audit.close();
     let records = place.of("denied");

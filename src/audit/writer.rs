@@ -230,13 +230,13 @@ impl Writer {
             }
         }
         let now = unix_millis();
-        for (denied, times) in &taken.denied {
-            self.add(&mut draft, now, &denied.fields(*times));
+        for (rejected, times) in &taken.rejected {
+            self.add(&mut draft, now, &rejected.fields(*times));
         }
-        if taken.denied_else > 0 {
+        if taken.rejected_else > 0 {
             let fields = Fields::of("denied")
                 .text("code", "more_kinds_than_are_told_apart")
-                .number("times", taken.denied_else);
+                .number("times", taken.rejected_else);
             self.add(&mut draft, now, &fields);
         }
         draft.ordinary = draft.records;

@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::audit::{Audit, Denied};
+use crate::audit::{self, Audit};
 use crate::config::callback::Answer;
 use crate::config::{Limits, Timeouts};
 use crate::journal::inbox::{Accepted, Event};
@@ -186,9 +186,6 @@ impl Callback {
             }
             Err(Refusal::Problem(problem)) => {
                 record.finish(problem.code.row().status, problem.code.row().code, false);
-                if problem.code == Code::CallerDenied {
-                    self.denied(caller, problem.code.row().code);
-                }
                 let allow = (problem.code == Code::MethodNotAllowed).then_some("POST");
                 respond::problem(&problem, record.id(), allow)
             }
@@ -201,7 +198,7 @@ impl Callback {
                     403
                 };
                 record.finish(status, reason.as_str(), true);
-                self.denied(caller, reason.as_str());
+                self.rejected(caller, reason.as_str());
                 // One answer for all of them: whoever tries signatures learns nothing from it.
                 let mut reply = respond::plain(status, "application/json", "{}".to_owned());
                 if status == 503 {
@@ -214,12 +211,11 @@ impl Callback {
     }
 
     /// For the audit log: as many as a stranger likes are one record a second.
-    fn denied(&self, caller: &Caller, code: &'static str) {
+    fn rejected(&self, caller: &Caller, code: &'static str) {
         if let Some(audit) = &self.audit {
-            audit.denied(Denied {
-                at: Arc::clone(&self.name),
-                callback: true,
-                listener: String::new(),
+            audit.rejected(audit::Rejected {
+                callback: Arc::clone(&self.name),
+                listener: Arc::clone(&caller.listener),
                 uid: caller.peer.prove().ok(),
                 code,
             });

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use super::origin::Origin;
 use crate::policy::operation::{MediaType, Pointer, StatusPattern, UnixMillis};
@@ -349,64 +349,5 @@ impl JsonSchema for Statuses {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": ["string", "integer"], "description": STATUSES })
-    }
-}
-
-/// A key of a later version: refused wherever it stands, because a control that is accepted and not enforced is a lie.
-#[derive(Clone, Debug)]
-pub enum Later {}
-
-impl<'de> Deserialize<'de> for Later {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NotYet)
-    }
-}
-
-/// Refuses whatever it is, at its place.
-struct NotYet;
-
-impl NotYet {
-    fn refuse<E: de::Error>() -> Result<Later, E> {
-        Err(E::custom("not in this version"))
-    }
-}
-
-impl<'de> Visitor<'de> for NotYet {
-    type Value = Later;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nothing")
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Later, E> {
-        Self::refuse()
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Later, E> {
-        Self::refuse()
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Later, E> {
-        Self::refuse()
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Later, E> {
-        Self::refuse()
-    }
-
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<Later, E> {
-        Self::refuse()
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Later, E> {
-        Self::refuse()
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Later, A::Error> {
-        Self::refuse()
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Later, A::Error> {
-        Self::refuse()
     }
 }

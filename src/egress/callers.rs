@@ -6,7 +6,7 @@ use super::Refusal;
 use crate::net::denials::Denials;
 use crate::net::peer::Peer;
 use crate::net::sockdiag::SockDiag;
-use crate::policy::caller::{Access, Verdict};
+use crate::policy::caller::{Access, TokenVerdict, Verdict};
 use crate::policy::denial::Cause;
 use crate::policy::problem::{Code, Problem};
 use crate::policy::sockdiag::Reason;
@@ -60,16 +60,18 @@ impl Callers {
         })
     }
 
-    /// The request's part: what does it present?
+    /// The request's part: what does it present? Gives the place of its token, where one is asked for.
     pub(super) fn admit_token(
         &self,
         access: &Access,
         listener: &Arc<str>,
         peer: &Peer,
         tokens: &[&[u8]],
-    ) -> Result<(), Refusal> {
-        if access.judge_tokens(tokens) == Verdict::Allow {
-            return Ok(());
+    ) -> Result<Option<u32>, Refusal> {
+        match access.judge_tokens(tokens) {
+            TokenVerdict::NotAsked => return Ok(None),
+            TokenVerdict::Known(place) => return Ok(Some(place)),
+            TokenVerdict::Deny => {}
         }
         self.denials.note(listener, peer.known_uid(), Cause::Token);
         let detail = "send exactly one valid token, as Priorgate-Token or as Authorization: Bearer. Nothing was sent";

@@ -311,8 +311,10 @@ impl Egress {
         }
         let (parts, body) = request.into_parts();
         let tokens = headers::tokens(&parts.headers);
-        self.callers
+        let token = self
+            .callers
             .admit_token(access, &caller.listener, &caller.peer, &tokens)?;
+        record.token(token);
         let method = Method::parse(parts.method.as_str());
         record.method(method);
         let target = parts.uri.path_and_query();

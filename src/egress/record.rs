@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-use crate::audit::{Audit, Denied, Request};
+use crate::audit::{Audit, Request};
 use crate::net::clock::unix_millis;
 use crate::policy::operation::Reference;
 use crate::policy::outcome::Outcome;
@@ -56,6 +56,7 @@ pub struct Record<'e> {
     audited: Option<&'e Audited>,
     listener: String,
     uid: Option<u32>,
+    token: Option<u32>,
     started: Instant,
     id: String,
     method: Option<Method>,
@@ -84,6 +85,7 @@ impl<'e> Record<'e> {
             audited: None,
             listener: listener.to_owned(),
             uid,
+            token: None,
             started,
             id,
             method: None,
@@ -113,6 +115,11 @@ impl<'e> Record<'e> {
     #[must_use]
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Which of the listener's tokens it showed: the place in the configuration, never the token.
+    pub fn token(&mut self, place: Option<u32>) {
+        self.token = place;
     }
 
     /// A method that a route may name; others are left out, since a caller can make up any token.
@@ -220,25 +227,17 @@ impl<'e> Record<'e> {
         let Some(Audited { audit, bank }) = self.audited else {
             return;
         };
-        let listener = std::mem::take(&mut self.listener);
-        let unknown = [Code::CallerDenied, Code::TokenRequired];
-        if unknown.iter().any(|denied| denied.row().code == code) {
-            // As many as a stranger likes: one record a second.
-            audit.denied(Denied {
-                at: Arc::clone(bank),
-                callback: false,
-                listener,
-                uid: self.uid,
-                code,
-            });
+        // Whoever was denied is counted by the second: as many as a stranger likes are one record (`net::denials`).
+        let denied = [Code::CallerDenied, Code::TokenRequired];
+        if denied.iter().any(|denied| denied.row().code == code) {
             return;
         }
         audit.request(Request {
             at: unix_millis(),
             bank: Arc::clone(bank),
-            listener,
+            listener: std::mem::take(&mut self.listener),
             uid: self.uid,
-            token: None,
+            token: self.token,
             // The answer needs it once more.
             request_id: self.id.clone(),
             method: self.method.map_or("", Method::as_str),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, watch};
 
-use super::status;
+use super::{denied, status};
 use crate::admin::callbacks::{RejectedBody, RejectedFn};
 use crate::app::Shop;
 use crate::audit::Audit;
@@ -267,7 +267,8 @@ pub(super) fn start(
     let deliveries = Arc::new(Semaphore::new(callback.deliver.concurrency));
     let places = Arc::new(Semaphore::new(callback.limits.connections));
     let (counts, rejected) = (Arc::new(Counts::default()), Arc::new(Rejected::default()));
-    let denials = Arc::new(Denials::new(format!("callback {name}"), None));
+    let sink = audit.map(|log| denied::sink(log, "callback", &name));
+    let denials = Arc::new(Denials::new(format!("callback {name}"), sink));
     let flow = Arc::new(Callback {
         name: Arc::clone(&name),
         current,

@@ -87,7 +87,7 @@ fn spawn(config: &Path) -> io::Result<Keyholder> {
         // The gate may write there: what the signer remembers of checkpoints must lie elsewhere.
         .env_remove("STATE_DIRECTORY")
         .spawn()?;
-    Ok(Keyholder::inherited(ours))
+    Keyholder::inherited(ours)
 }
 
 /// Has the keyholder sign the audit log's checkpoints, if a key is configured for that.

@@ -7,14 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
-use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 
 use crate::config::{Bank, Listen, TcpAccess, Tls, Transport};
 use crate::policy::caller::Access;
 use crate::policy::keyproto::Held;
 use crate::policy::secret::Secret;
-use crate::tls::client::{TlsClient, TlsSetupError};
+use crate::tls::client::{TlsClient, TlsSetup, TlsSetupError};
 use crate::tls::identity::{self, Identity, IdentityError};
 use crate::tls::key::ClientKey;
 use crate::tls::keyholder::Keyholder;
@@ -42,8 +41,7 @@ pub enum Keys {
 /// A bank's files, read; its certificate not yet matched with a key.
 #[derive(Debug)]
 pub struct Files {
-    tls: Option<Box<Tls>>,
-    roots: RootCertStore,
+    tls: Option<(Box<Tls>, TlsSetup)>,
     set: Vec<(HeaderName, HeaderValue)>,
     access: Vec<Access>,
 }
@@ -93,15 +91,15 @@ impl Files {
     /// # Errors
     /// The first [`MaterialError`] found.
     pub fn read(bank: &Bank) -> Result<Self, MaterialError> {
-        let (tls, roots) = match &bank.transport {
-            Transport::PlaintextLoopback => (None, RootCertStore::empty()),
+        let tls = match &bank.transport {
+            Transport::PlaintextLoopback => None,
             Transport::Tls(tls) => {
                 // Read again with the key, which may be another by then; a bad one is told before it is asked for.
                 identity::leaf(
                     &tls.cert_file,
                     &pem::certificates(&tls.cert_file).map_err(IdentityError::from)?,
                 )?;
-                (Some(tls.clone()), Trust::load(&tls.ca_file)?.roots)
+                Some((tls.clone(), setup(tls)?))
             }
         };
         let mut set = Vec::with_capacity(bank.headers.set_files.len());
@@ -117,22 +115,20 @@ impl Files {
             .iter()
             .map(load_access)
             .collect::<Result<_, _>>()?;
-        Ok(Self {
-            tls,
-            roots,
-            set,
-            access,
-        })
+        Ok(Self { tls, set, access })
     }
 
-    /// Matches the certificate with its key.
+    /// Matches the certificate with its key: the only thing that can be wrong by now.
     ///
     /// # Errors
     /// [`MaterialError`].
     pub fn with_keys(self, keys: &Keys) -> Result<Material, MaterialError> {
         let tls = match self.tls {
             None => None,
-            Some(tls) => Some(client(&tls, self.roots, store(&tls, keys)?)?),
+            Some((tls, setup)) => {
+                let store = Arc::new(store(&tls, keys)?);
+                Some(Arc::new(setup.with_identity(store)))
+            }
         };
         Ok(Material {
             tls,
@@ -161,16 +157,11 @@ fn store(tls: &Tls, keys: &Keys) -> Result<Store, MaterialError> {
     }
 }
 
-fn client(tls: &Tls, roots: RootCertStore, store: Store) -> Result<Arc<TlsClient>, MaterialError> {
+fn setup(tls: &Tls) -> Result<TlsSetup, MaterialError> {
+    let roots = Trust::load(&tls.ca_file)?.roots;
     let server_name = ServerName::try_from(tls.server_name.clone())?;
-    let client = TlsClient::new(
-        tls.min_version,
-        roots,
-        server_name,
-        tls.spki_sha256.clone(),
-        Arc::new(store),
-    )?;
-    Ok(Arc::new(client))
+    let pins = tls.spki_sha256.clone();
+    Ok(TlsSetup::new(tls.min_version, roots, server_name, pins)?)
 }
 
 fn load_access(listen: &Listen) -> Result<Access, SecretFileError> {

@@ -1,28 +1,47 @@
 //! A reload: the file and everything it names read again, then published whole or not at all.
 //!
-//! It owns what a running process can change and the list of what it cannot. It does not know who asked.
+//! Two processes change: so everything that can fail here comes first, then the keyholder is asked for its new keys, which
+//! it takes whole or not at all, then certificates are matched with them, and then all is published at once. It owns what a
+//! running process can change and the list of what it cannot. It does not know who asked.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ingress;
-use super::material::{Files, Material, MaterialError};
+use super::ledger::Facts;
+use super::material::{Files, Keys, Material, MaterialError};
 use super::status::Life;
 use super::{Gate, Resolver, generation, keyholder, tidy};
-use crate::config::{self, Config, Listen, Names};
+use crate::config::{self, Config, Listen};
 use crate::harden::needs::GateNeeds;
 use crate::harden::rules;
 use crate::tls::keyholder::{AskError, Keyholder};
+use crate::tls::store::Store;
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
+    /// The keyholder has new keys, and the gate keeps the certificates that it had.
+    #[error(
+        "the keyholder has loaded its keys again, the gate keeps its certificates, and {serves}; put this right and reload again: {source}"
+    )]
+    Apart {
+        /// What the old certificates are good for.
+        serves: String,
+        /// Why the gate keeps them.
+        #[source]
+        source: Box<Self>,
+    },
     /// The file.
     #[error(transparent)]
     Config(#[from] config::ConfigError),
-    /// The keys.
+    /// The keys: the old ones stay.
     #[error(transparent)]
-    Keyholder(#[from] AskError),
+    Keyholder(AskError),
+    /// The keyholder did not say how it went.
+    #[error(
+        "the gate keeps what it has, and the keyholder may have loaded its keys again or not: reload again: {0}"
+    )]
+    KeyholderSilent(#[source] AskError),
     /// A file that the configuration names.
     #[error("banks: {bank}: {source}")]
     Material {
@@ -52,41 +71,101 @@ pub enum ReloadError {
     System(#[from] std::io::Error),
 }
 
-/// What a reload reads, and what bounds it in a confined process.
+/// What a reload begins with: what is in force, and what bounds it in a confined process.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    path: PathBuf,
-    /// Users and groups that were looked up while that was possible.
-    names: Names,
+    /// With the users and groups that were looked up while that was possible.
+    config: Config,
+    ledger: Option<Facts>,
+    /// What each bank is shown.
+    shown: Vec<(String, Arc<Store>)>,
     life: Arc<Life>,
 }
 
 /// A new generation of every bank, read and checked, not yet published.
 #[derive(Debug)]
 pub struct Replacement {
+    bounds: Bounds,
     config: Config,
+    keys: Keys,
     materials: Vec<Material>,
+    /// Of banks whose address or name look-up has changed.
+    resolvers: Vec<Option<Resolver>>,
     callbacks: Vec<ingress::Material>,
+}
+
+impl Bounds {
+    /// What can be said without reading a file that the configuration names.
+    fn allow(&self, config: &Config) -> Result<(), ReloadError> {
+        rules::refuse(config)?;
+        // Before the files are read: what cannot be opened any more is not what is wrong with them.
+        let beyond = self.life.confined().beyond(&GateNeeds::of(config));
+        match beyond.or_else(|| needs_restart(&self.config, config)) {
+            Some(what) => Err(ReloadError::RestartNeeded(what)),
+            None => Ok(()),
+        }
+    }
+
+    /// Open operations and events keep what they depend on.
+    fn fits(&self, config: &Config) -> Result<(), ReloadError> {
+        match &self.ledger {
+            Some(facts) => facts.fits(config).map_err(ReloadError::OpenOperations),
+            None => Ok(()),
+        }
+    }
+
+    fn resolvers(&self, config: &Config) -> std::io::Result<Vec<Option<Resolver>>> {
+        let banks = config.banks.iter().zip(&self.config.banks);
+        banks
+            .map(|(bank, old)| {
+                let changed = (&bank.remote, &bank.dns) != (&old.remote, &old.dns);
+                changed
+                    .then(|| Resolver::start(&bank.remote, &bank.dns))
+                    .transpose()
+            })
+            .collect()
+    }
+
+    /// An error that comes after the keyholder has changed its keys: which side has what.
+    fn apart(&self, error: ReloadError, keys: &Keys) -> ReloadError {
+        let Keys::Keyholder { held, .. } = keys else {
+            return error;
+        };
+        let has = |store: &Store| {
+            let shown = store.current().leaf.spki_sha256;
+            held.iter().any(|held| held.key.0 == shown)
+        };
+        let lost = self.shown.iter().filter(|(_, store)| !has(store));
+        let lost: Vec<_> = lost.map(|(bank, _)| bank.as_str()).collect();
+        let serves = if lost.is_empty() {
+            "their keys are still there: they serve on".to_owned()
+        } else {
+            format!(
+                "new connections to {} fail until certificate and key are of one pair",
+                lost.join(", ")
+            )
+        };
+        ReloadError::Apart {
+            serves,
+            source: Box::new(error),
+        }
+    }
 }
 
 impl Replacement {
     /// Reads the file and everything it names again, and then has the keyholder do the same. Blocks: call it from a
-    /// blocking thread.
+    /// blocking thread of the runtime.
     ///
     /// # Errors
-    /// [`ReloadError::Config`], [`ReloadError::RestartNeeded`], [`ReloadError::Keyholder`] and those of the files.
+    /// [`ReloadError`]; nothing has changed but in [`ReloadError::Apart`] and, perhaps, [`ReloadError::KeyholderSilent`].
     pub fn read(bounds: &Bounds, keyholder: Option<&Arc<Keyholder>>) -> Result<Self, ReloadError> {
-        let confined = bounds.life.confined();
-        let config = if confined.closes_files() {
-            Config::load_knowing(&bounds.path, &bounds.names)?
+        let (path, names) = (&bounds.config.path, &bounds.config.names);
+        let config = if bounds.life.confined().closes_files() {
+            Config::load_knowing(path, names)?
         } else {
-            Config::load(&bounds.path)?
+            Config::load(path)?
         };
-        rules::refuse(&config)?;
-        // Before the files are read: what cannot be opened any more is not what is wrong with them.
-        if let Some(what) = confined.beyond(&GateNeeds::of(&config)) {
-            return Err(ReloadError::RestartNeeded(what));
-        }
+        bounds.allow(&config)?;
         let named = |bank: &config::Bank, source| ReloadError::Material {
             bank: bank.name.clone(),
             source: Box::new(source),
@@ -98,7 +177,12 @@ impl Replacement {
             .collect::<Result<Vec<_>, _>>()?;
         let callbacks = ingress::load(&config.callbacks)
             .map_err(|(callback, source)| ReloadError::Callback { callback, source })?;
-        let keys = keyholder::reload(keyholder)?;
+        bounds.fits(&config)?;
+        let resolvers = bounds.resolvers(&config)?;
+        let keys = keyholder::reload(keyholder).map_err(|error| match error {
+            AskError::TimedOut(_) | AskError::Unexpected => ReloadError::KeyholderSilent(error),
+            error => ReloadError::Keyholder(error),
+        })?;
         let materials = files
             .into_iter()
             .zip(&config.banks)
@@ -106,10 +190,14 @@ impl Replacement {
                 let material = files.with_keys(&keys);
                 material.map_err(|source| named(bank, source))
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, _>>()
+            .map_err(|error| bounds.apart(error, &keys))?;
         Ok(Self {
+            bounds: bounds.clone(),
             config,
+            keys,
             materials,
+            resolvers,
             callbacks,
         })
     }
@@ -119,9 +207,14 @@ impl Gate {
     /// What the next reload may read.
     #[must_use]
     pub fn bounds(&self) -> Bounds {
+        let shown = |gate: &super::BankGate| {
+            let store = gate.egress.generation().identity.clone()?;
+            Some((gate.egress.name().to_owned(), store))
+        };
         Bounds {
-            path: self.config.path.clone(),
-            names: self.config.names.clone(),
+            config: self.config.clone(),
+            ledger: self.ledger.clone(),
+            shown: self.banks.iter().filter_map(shown).collect(),
             life: Arc::clone(&self.life),
         }
     }
@@ -129,34 +222,33 @@ impl Gate {
     /// Publishes a new generation of every bank and retires the old ones. All or nothing.
     ///
     /// # Errors
-    /// [`ReloadError::RestartNeeded`] when something changed that a running process keeps; nothing is published then.
+    /// [`ReloadError::OpenOperations`], within [`ReloadError::Apart`], when one has begun since it was read; nothing is
+    /// published then.
     pub fn replace(&mut self, replacement: Replacement) -> Result<u64, ReloadError> {
         let Replacement {
+            bounds,
             config,
+            keys,
             materials,
+            resolvers,
             callbacks,
         } = replacement;
-        if let Some(change) = needs_restart(&self.config, &config) {
-            return Err(ReloadError::RestartNeeded(change));
-        }
-        if let Some(facts) = &self.ledger {
-            facts.fits(&config).map_err(ReloadError::OpenOperations)?;
-        }
+        let fits = bounds.fits(&config);
+        fits.map_err(|error| bounds.apart(error, &keys))?;
         let mut next = Vec::with_capacity(self.banks.len());
         let mut number = 0;
-        for (((gate, bank), old), material) in self
+        for (((gate, bank), resolver), material) in self
             .banks
             .iter()
             .zip(&config.banks)
-            .zip(&self.config.banks)
+            .zip(resolvers)
             .zip(materials)
         {
             let current = gate.egress.generation();
             number = current.number.saturating_add(1);
-            let resolver = if (&bank.remote, &bank.dns) == (&old.remote, &old.dns) {
-                Arc::clone(current.bank.resolver())
-            } else {
-                Arc::new(Resolver::start(&bank.remote, &bank.dns)?)
+            let resolver = match resolver {
+                Some(resolver) => Arc::new(resolver),
+                None => Arc::clone(current.bank.resolver()),
             };
             let counts = Arc::clone(&gate.counts);
             next.push(generation(

@@ -1,5 +1,7 @@
 //! Who may call: the uid of the process at the other end, and, on TCP, a token.
 
+use subtle::{Choice, ConditionallySelectable};
+
 use crate::policy::secret::Secret;
 
 /// The uid of the superuser. The kernel also gives it for TCP sockets that nobody holds any more.
@@ -30,8 +32,18 @@ pub enum Verdict {
     DenyCaller,
     /// The uid could not be told: `caller_denied`.
     DenyUnproven,
+}
+
+/// What became of the check of a request's tokens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub enum TokenVerdict {
+    /// The listener asks for none.
+    NotAsked,
+    /// One was presented, and it is the listener's of this place: 0 is the first of `token_files`.
+    Known(u32),
     /// The token is missing, doubled or wrong: `token_required`.
-    DenyToken,
+    Deny,
 }
 
 /// Whether a uid means one user whether it is written as a number or as a name. The two that the kernel also gives for
@@ -69,22 +81,23 @@ impl Access {
     /// Judges one request by all the tokens that it presents.
     ///
     /// Fails closed: a request that presents two tokens is denied, even if one is right.
-    pub fn judge_tokens(&self, tokens: &[&[u8]]) -> Verdict {
+    pub fn judge_tokens(&self, tokens: &[&[u8]]) -> TokenVerdict {
         let known = match self {
             Self::Tokens(known) | Self::Both(_, known) => known,
-            Self::Uids(_) | Self::OpenToEveryLocalUser => return Verdict::Allow,
+            Self::Uids(_) | Self::OpenToEveryLocalUser => return TokenVerdict::NotAsked,
         };
         let [presented] = tokens else {
-            return Verdict::DenyToken;
+            return TokenVerdict::Deny;
         };
-        // Every known token is compared: the time must not tell which one was close.
-        let matched = known
-            .iter()
-            .fold(false, |found, token| token.matches(presented) | found);
-        if matched {
-            Verdict::Allow
-        } else {
-            Verdict::DenyToken
+        // Every known token is compared, and the place of the right one is picked without a branch: the time must not
+        // tell which one was close.
+        let matched = (1_u32..).zip(known).fold(0, |found, (number, token)| {
+            let picked = Choice::from(u8::from(token.matches(presented)));
+            u32::conditional_select(&found, &number, picked)
+        });
+        match matched.checked_sub(1) {
+            Some(place) => TokenVerdict::Known(place),
+            None => TokenVerdict::Deny,
         }
     }
 }
@@ -113,9 +126,10 @@ mod tests {
     #[test]
     fn exactly_one_right_token_is_allowed() {
         for access in [Access::Tokens(tokens()), Access::Both(vec![33], tokens())] {
-            assert_eq!(access.judge_tokens(&[b"two"]), Verdict::Allow);
+            assert_eq!(access.judge_tokens(&[b"one"]), TokenVerdict::Known(0));
+            assert_eq!(access.judge_tokens(&[b"two"]), TokenVerdict::Known(1));
             for tokens in [&[][..], &[&b"on"[..]], &[b"one", b"one"], &[b""]] {
-                assert_eq!(access.judge_tokens(tokens), Verdict::DenyToken);
+                assert_eq!(access.judge_tokens(tokens), TokenVerdict::Deny);
             }
         }
         assert_eq!(Access::Tokens(tokens()).judge_uid(None), Verdict::Allow);
@@ -125,11 +139,11 @@ mod tests {
     fn an_open_listener_has_to_be_spelled_out() {
         let open = Access::OpenToEveryLocalUser;
         assert_eq!(open.judge_uid(None), Verdict::Allow);
-        assert_eq!(open.judge_tokens(&[]), Verdict::Allow);
+        assert_eq!(open.judge_tokens(&[]), TokenVerdict::NotAsked);
         let nobody = Access::Uids(vec![]);
         assert_eq!(nobody.judge_uid(Some(ROOT)), Verdict::DenyCaller);
         let nothing = Access::Tokens(vec![]);
-        assert_eq!(nothing.judge_tokens(&[b""]), Verdict::DenyToken);
+        assert_eq!(nothing.judge_tokens(&[b""]), TokenVerdict::Deny);
     }
 
     #[test]

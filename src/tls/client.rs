@@ -35,6 +35,13 @@ pub struct TlsClient {
     store: Arc<Store>,
 }
 
+/// A client without its identity: what can be wrong with the rest is found before anybody is asked for a key.
+#[derive(Debug)]
+pub struct TlsSetup {
+    config: ClientConfig,
+    server_name: ServerName<'static>,
+}
+
 /// Why the configuration gives no TLS client.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsSetupError {
@@ -74,8 +81,8 @@ pub enum HandshakeError {
 #[error("its public key is none of trust.spki_sha256")]
 struct PinMismatch;
 
-impl TlsClient {
-    /// Builds the client for one bank.
+impl TlsSetup {
+    /// Builds it for one bank.
     ///
     /// # Errors
     /// [`TlsSetupError`].
@@ -84,7 +91,6 @@ impl TlsClient {
         roots: RootCertStore,
         server_name: ServerName<'static>,
         pins: Vec<[u8; 32]>,
-        store: Arc<Store>,
     ) -> Result<Self, TlsSetupError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = verifier(Arc::new(roots), pins, &provider).map_err(TlsSetupError::Trust)?;
@@ -104,10 +110,25 @@ impl TlsClient {
         Ok(Self {
             config,
             server_name,
-            store,
         })
     }
 
+    /// The client that shows this pair.
+    #[must_use]
+    pub fn with_identity(self, store: Arc<Store>) -> TlsClient {
+        let Self {
+            config,
+            server_name,
+        } = self;
+        TlsClient {
+            config,
+            server_name,
+            store,
+        }
+    }
+}
+
+impl TlsClient {
     /// The pair that is shown now.
     #[must_use]
     pub fn store(&self) -> &Arc<Store> {
@@ -379,7 +400,8 @@ mod tests {
             leaf,
         }));
         let name = ServerName::try_from("localhost").unwrap();
-        let client = TlsClient::new(version, world.roots, name, vec![], store).unwrap();
+        let setup = TlsSetup::new(version, world.roots, name, vec![]).unwrap();
+        let client = setup.with_identity(store);
         let (meter, _probe) = Meter::new(TcpStream::connect(addr).await.unwrap());
         client
             .connect(meter, Instant::now() + Duration::from_secs(20))

@@ -58,12 +58,19 @@ pub enum IdentityError {
     },
     /// No key of the keyholder's belongs to the certificate.
     #[error(
-        "{}: the keyholder has no key that belongs to this certificate; nothing works until both are of one pair",
-        cert.display()
+        "{}: the keyholder has no key that belongs to this certificate (which has the key {}, and the keyholder {}); nothing \
+         works until both are of one pair",
+        cert.display(),
+        short(key),
+        if held.is_empty() { "none".to_owned() } else { held.iter().map(short).collect::<Vec<_>>().join(", ") }
     )]
     NoKey {
         /// The certificate's file.
         cert: PathBuf,
+        /// SHA-256 of its SubjectPublicKeyInfo.
+        key: [u8; 32],
+        /// Those of the keyholder's keys.
+        held: Vec<[u8; 32]>,
     },
     /// A credential that the service manager did not pass.
     #[error(
@@ -88,6 +95,15 @@ pub enum IdentityError {
     /// A file.
     #[error(transparent)]
     Pem(#[from] PemError),
+}
+
+/// Enough of a hash to tell two keys apart; the status has the whole one.
+fn short(spki_sha256: &[u8; 32]) -> String {
+    let digits = spki_sha256.iter().take(6);
+    digits
+        .map(|byte| format!("{byte:02x}"))
+        .chain(["…".to_owned()])
+        .collect()
 }
 
 impl Identity {

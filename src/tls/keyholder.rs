@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
     send, socket_with,
 };
+use tokio::io::Interest;
 
 use crate::policy::keyproto::{Answer, Held, KEYS_MAX, KeyId, Refused, Request};
 
@@ -31,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Keyholder {
     /// `None`: inherited, and no other can be had.
     path: Option<PathBuf>,
+    /// The inherited socket once more: its end is looked for while nobody asks anything.
+    watched: Option<UnixStream>,
     line: Mutex<Line>,
     free: Condvar,
     /// 0 is the notices'.
@@ -110,9 +114,18 @@ enum Heard {
 
 impl Keyholder {
     /// Over a connected socket, whose other end this process has given to the keyholder that it started.
-    #[must_use]
-    pub fn inherited(socket: OwnedFd) -> Self {
-        Self::new(None, Some(socket))
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub fn inherited(socket: OwnedFd) -> io::Result<Self> {
+        // No stream, but nothing is read or written here.
+        let watched = UnixStream::from(socket.try_clone()?);
+        // Of both; whoever asks waits by `poll`.
+        watched.set_nonblocking(true)?;
+        Ok(Self {
+            watched: Some(watched),
+            ..Self::new(None, Some(socket))
+        })
     }
 
     /// At a socket of the service manager.
@@ -124,6 +137,7 @@ impl Keyholder {
     fn new(path: Option<PathBuf>, socket: Option<OwnedFd>) -> Self {
         Self {
             path,
+            watched: None,
             line: Mutex::new(Line::Free(socket)),
             free: Condvar::new(),
             next: AtomicU64::new(1),
@@ -143,6 +157,52 @@ impl Keyholder {
             pid: (pid != 0).then_some(pid),
             signatures: self.signatures.load(Ordering::Relaxed),
             restarts: self.restarts.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until the keyholder that this process has started is gone for good, and gives its last words. One of the
+    /// service manager's comes back: then this waits for ever. Must run on the runtime.
+    pub async fn gone(&self) -> String {
+        let Some(watched) = &self.watched else {
+            return std::future::pending().await;
+        };
+        let watched = watched
+            .try_clone()
+            .and_then(tokio::net::UnixStream::from_std);
+        let ended = match watched {
+            // Not for what can be read, which is its askers': the end comes with every interest.
+            Ok(watched) => watched.ready(Interest::PRIORITY).await.map(|_| ()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::warn!(%error, "the end of the keyholder will be noticed by the next handshake only");
+            return std::future::pending().await;
+        }
+        self.last_words()
+            .unwrap_or_else(|| "it was killed, or died without a word".to_owned())
+    }
+
+    /// What a keyholder that is gone has said before, unless somebody who asked is reading that.
+    fn last_words(&self) -> Option<String> {
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let Line::Free(Some(socket)) = &*line else {
+            return None;
+        };
+        let mut buffer = vec![0; ANSWER_MAX];
+        let mut reset = false;
+        // Its answers may be before them. After the end of it no more come: this ends.
+        loop {
+            match recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Ok((_, size @ 1..)) => {
+                    let packet = buffer.get(..size).unwrap_or_default();
+                    if let Ok((0, Answer::Reloaded(Err(reason)))) = Answer::decode(packet) {
+                        return Some(reason);
+                    }
+                }
+                // As in an exchange.
+                Err(Errno::CONNRESET) if !reset => reset = true,
+                Ok(_) | Err(_) => return None,
+            }
         }
     }
 

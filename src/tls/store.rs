@@ -49,6 +49,8 @@ impl Pair {
         let held = keys.iter().find(|held| held.key.0 == leaf.spki_sha256);
         let held = held.ok_or_else(|| IdentityError::NoKey {
             cert: cert_file.to_owned(),
+            key: leaf.spki_sha256,
+            held: keys.iter().map(|held| held.key.0).collect(),
         })?;
         Ok(Self {
             chain,

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
+use crate::support::audit::Keys;
 use crate::support::bank::{Bank, Demand, Session, Speaks};
 use crate::support::gate::Gate;
 use crate::support::pki::Ca;
@@ -74,6 +75,76 @@ fn the_doctor_asks_the_gate_the_bank_and_the_kernel() {
             panic!("{line}");
         }
     }
+}
+
+#[test]
+fn the_doctor_looks_at_the_audit_log_its_signatures_and_its_key() {
+    let world = World::new();
+    let bank = world.good_bank();
+    // The key not beneath what the gate reads.
+    let place = tempfile::tempdir().unwrap();
+    let keys = Keys::make(place.path());
+    let audit = format!(
+        "audit: {{file: audit.jsonl, key_file: {}, public_key_file: {}}}",
+        place.path().join("audit.key").display(),
+        keys.public.display()
+    );
+    let mut gate = world.setup(bank.port()).top(&audit).start();
+    assert_eq!(gate.unix().get("/installment/1").status, 200);
+    let (_, report) = doctor(&gate);
+    for subject in [
+        "audit log: directory",
+        "audit log's disk",
+        "audit log: private key",
+    ] {
+        let (colour, message) = lines(&report, subject)[0].clone();
+        assert_eq!(colour, "green", "{subject}: {message}");
+    }
+    gate.finish();
+    let (_, report) = doctor(&gate);
+    let of_log = |report: &Value, words: &str| {
+        let found = lines(report, "audit log").into_iter();
+        let mut found = found.filter(|(_, message)| message.contains(words));
+        found
+            .next()
+            .unwrap_or_else(|| panic!("{words}: {report:#}"))
+    };
+    assert_eq!(of_log(&report, "the chain of 1 file(s) holds").0, "green");
+    assert_eq!(of_log(&report, "signed up to record").0, "green");
+    // Somebody who may write the file.
+    let log = gate.path().join("audit.jsonl");
+    let text = fs::read_to_string(&log).unwrap();
+    let edited = text.replacen("\"status\":200", "\"status\":500", 1);
+    assert_ne!(edited, text);
+    fs::write(&log, edited).unwrap();
+    let (code, report) = doctor(&gate);
+    assert_eq!((code, of_log(&report, "edited").0.as_str()), (1, "red"));
+}
+
+#[test]
+fn the_doctor_says_which_unit_loads_a_key_that_is_a_credential() {
+    let world = World::new();
+    let bank = world.good_bank();
+    let lines_of_bank = format!(
+        "url: https://localhost:{}\n    dns: {{addresses: [127.0.0.1]}}\n    trust: {{ca_file: bank-ca.pem, server_name: bank.test}}\n    identity: {{cert_file: client.crt, key_credential: no-such.key}}",
+        bank.port()
+    );
+    let setup = world.setup(bank.port()).bank(&lines_of_bank);
+    setup.write();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_priorgate"))
+        .args(["doctor", "--json", "--config"])
+        .arg(setup.config())
+        .env_remove("CREDENTIALS_DIRECTORY")
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Whether or not this machine has the package's units, none loads this one.
+    let (colour, message) = one(&report, "bank: private key");
+    assert_ne!(colour, "green", "{message}");
+    assert!(
+        message.contains("priorgate-keyholder.service") && message.contains("no-such.key"),
+        "{message}"
+    );
 }
 
 #[test]

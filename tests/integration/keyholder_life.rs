@@ -170,24 +170,45 @@ fn a_gate_that_ends_in_order_leaves_none_either_and_has_it_until_the_last_reques
 }
 
 #[test]
-fn a_killed_monitor_takes_its_signer_with_it_and_the_gate_says_what_to_do() {
+fn a_killed_monitor_takes_its_signer_with_it_and_the_gate_drains_and_ends_to_be_started_anew() {
     let world = World::new();
-    let bank = world.good_bank();
-    let gate = world.gate(bank.port());
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let bank = world.bank(crate::support::bank::Speaks::Tls13, move |mut session| {
+        session.request();
+        let _ = released
+            .lock()
+            .unwrap()
+            .recv_timeout(Duration::from_secs(10));
+        session.answer("200 OK", "{}");
+    });
+    let mut gate = world.setup(bank.port()).start();
     let (monitor, signer) = keyholder_of(&gate);
+    let target = gate.unix();
+    let running = std::thread::spawn(move || target.post("/installment/create", "", b"{}").status);
+    until("the bank has it", || bank.requests().len() == 1);
     kill_process(pid(monitor), Signal::KILL).unwrap();
     until("the signer is gone", || !is_alive(signer));
-    let unavailable = (
-        502,
-        "identity_unavailable".to_owned(),
-        "not_sent".to_owned(),
+    // Nobody asks for a signature now: it is noticed all the same.
+    until("it drains", || gate.status()["phase"] == "draining");
+    release.send(()).unwrap();
+    assert_eq!(
+        running.join().unwrap(),
+        200,
+        "what runs ends as it would have"
     );
-    assert_eq!(fresh(&gate), unavailable);
-    assert_eq!(gate.status()["keyholder"]["up"], false);
-    until("the log says so", || {
-        gate.log().contains("a restart of priorgate starts another")
+    assert_eq!(gate.wait().code(), Some(1));
+    until("the log is whole", || {
+        gate.log().contains("priorgate ends with an error")
     });
-    assert!(bank.requests().is_empty());
+    let told = gate.lines(|line| {
+        let message = line["message"].as_str().unwrap_or_default();
+        message.starts_with("shutting down: the keyholder that priorgate started has ended")
+    });
+    assert_eq!(told.len(), 1, "{}", gate.log());
+    assert_eq!(told[0]["level"], "ERROR");
+    let message = told[0]["message"].as_str().unwrap();
+    assert!(message.contains("start priorgate again"), "{message}");
 }
 
 #[test]
@@ -324,9 +345,21 @@ fn the_keyholder_of_a_service_manager_may_come_and_go() {
         assert_eq!(fresh(&gate), good());
         bank.clients().contains(&new.der())
     });
-    // All of it dies; the manager keeps the socket, and the next one finds what waits in it.
+    // All of it dies. The gate does not: it says what it cannot do, and looks for the next one.
     keyholder.signal(Signal::KILL);
     keyholder.wait();
+    let unavailable = (
+        502,
+        "identity_unavailable".to_owned(),
+        "not_sent".to_owned(),
+    );
+    assert_eq!(fresh(&gate), unavailable);
+    let status = gate.status();
+    assert_eq!(
+        (&status["phase"], &status["keyholder"]["up"]),
+        (&"ready".into(), &false.into())
+    );
+    // The manager keeps the socket, and the next one finds what waits in it.
     let target = gate.unix();
     let waiting = std::thread::spawn(move || target.post("/installment/refund", "", b"{}").status);
     let _next = Keyholder::listening(&gate.config(), &socket);

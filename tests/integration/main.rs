@@ -11,6 +11,8 @@ mod audit_callbacks;
 #[cfg(test)]
 mod audit_crash;
 #[cfg(test)]
+mod audit_denied;
+#[cfg(test)]
 mod audit_disk;
 #[cfg(test)]
 mod audit_faults;
@@ -101,6 +103,8 @@ mod reload;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
 mod required;
+#[cfg(test)]
+mod reload_keys;
 #[cfg(test)]
 mod rotation;
 #[cfg(test)]

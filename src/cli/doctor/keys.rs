@@ -1,10 +1,10 @@
 //! Private keys on disk: who can read them, who can replace them, and whether a web server might hand them out.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
-use super::Findings;
+use super::{Findings, credentials};
 use crate::config::{Config, Hardening, KeySource, Transport};
 use crate::harden::needs::GateNeeds;
 use crate::harden::rules;
@@ -22,14 +22,20 @@ const WEB_ROOTS: [&str; 7] = [
 /// Names of a web root, wherever it is.
 const WEB_NAMES: [&str; 4] = ["htdocs", "httpdocs", "public_html", "wwwroot"];
 
-pub(super) fn look(config: &Config, findings: &mut Findings) {
+/// `root` is `/`: beneath it are the units that load credentials.
+pub(super) fn look(config: &Config, root: &Path, findings: &mut Findings) {
+    let own = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     for bank in &config.banks {
         if let Transport::Tls(tls) = &bank.transport {
             let subject = format!("{}: private key", bank.name);
-            // A credential lies where the service manager puts it, for the keyholder's user alone.
-            if let KeySource::File(file) = &tls.key {
-                readers(&subject, file, findings);
-                replacers(&subject, file, findings);
+            match &tls.key {
+                KeySource::Credential(name) => {
+                    credentials::look(root, own.as_deref(), &subject, name, findings);
+                }
+                KeySource::File(file) => {
+                    readers(&subject, file, findings);
+                    replacers(&subject, file, findings);
+                }
             }
         }
     }
@@ -60,7 +66,8 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
     }
 }
 
-fn readers(subject: &str, key: &Path, findings: &mut Findings) {
+/// Who can read it.
+pub(super) fn readers(subject: &str, key: &Path, findings: &mut Findings) {
     let Ok(found) = fs::metadata(key) else {
         findings.yellow(
             subject,
@@ -107,7 +114,7 @@ fn has_acl(path: &Path) -> bool {
 }
 
 /// Whoever may write one of the directories can put another key there.
-fn replacers(subject: &str, key: &Path, findings: &mut Findings) {
+pub(super) fn replacers(subject: &str, key: &Path, findings: &mut Findings) {
     let open = directories(key).find(|dir| bits(dir, 0o022) != 0 && bits(dir, 0o1000) == 0);
     match open {
         None => findings.green(subject, "nobody else can replace it"),

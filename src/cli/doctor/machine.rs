@@ -74,21 +74,26 @@ fn disk(journal: &Path, allow_volatile: bool, findings: &mut Findings) {
             "name a directory on a local disk in journal.sqlite",
         ),
     }
+    let next = "make room: without it guarded requests and callbacks are refused";
+    space("journal's disk", dir, next, findings);
+}
+
+/// How much room there is.
+pub(super) fn space(subject: &str, dir: &Path, next: &str, findings: &mut Findings) {
     match rustix::fs::statvfs(dir) {
         Ok(found) => {
             let free = found.f_bavail.saturating_mul(found.f_frsize);
             let message = format!("{} MiB are free in {}", free >> 20, dir.display());
-            let next = "make room: without it guarded requests and callbacks are refused";
             if free < SPACE_RED {
-                findings.red("journal's disk", message, next);
+                findings.red(subject, message, next);
             } else if free < SPACE_YELLOW {
-                findings.yellow("journal's disk", message, next);
+                findings.yellow(subject, message, next);
             } else {
-                findings.green("journal's disk", message);
+                findings.green(subject, message);
             }
         }
         Err(error) => findings.yellow(
-            "journal's disk",
+            subject,
             format!("{}: {error}", dir.display()),
             "run doctor as root",
         ),

@@ -1,8 +1,11 @@
 //! `priorgate doctor`: everything that can be looked at from outside the gate, one line each, with what to do.
 //!
-//! It owns the lines and their colours. What `check` finds comes first; then the keys on disk ([`keys`]), the machine
-//! ([`machine`]), and the running processes ([`processes`]). It changes nothing, and as root it sees more.
+//! It owns the lines and their colours. What `check` finds comes first; then the keys on disk ([`keys`]) and those that a
+//! unit loads ([`credentials`]), the audit log ([`audit`]), the machine ([`machine`]), and the running processes
+//! ([`processes`]). It changes nothing, and as root it sees more.
 
+mod audit;
+mod credentials;
 mod keys;
 mod machine;
 mod processes;
@@ -107,7 +110,9 @@ pub(super) fn run(
         "names",
         "every user and group of the configuration is known",
     );
-    keys::look(&config, &mut findings);
+    let root = Path::new("/");
+    keys::look(&config, root, &mut findings);
+    audit::look(&config, root, &mut findings);
     machine::look(&config, &mut findings);
     processes::look(&config, &mut findings);
     let red = findings.0.iter().any(|line| line.colour == Colour::Red);

@@ -1,11 +1,12 @@
 //! The running gate and its keyholder: what the gate says, what the kernel says of each process, and where the key is.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::Findings;
+use super::{Findings, credentials};
 use crate::admin::commands::Probed;
 use crate::admin::status::Status;
 use crate::cli::client;
@@ -227,15 +228,19 @@ fn memory(config: &Config, gate: u32, findings: &mut Findings) {
             findings.yellow(&subject, "not looked for", "run doctor as root");
             continue;
         }
-        let KeySource::File(file) = &tls.key else {
+        let file = match &tls.key {
+            KeySource::Credential(name) => credentials::plain_file(Path::new("/"), name),
+            KeySource::File(file) => Some(file.clone()),
+        };
+        let Some(file) = file else {
             findings.yellow(
                 &subject,
-                "not looked for: the key is a credential of the keyholder's unit",
-                "nothing to do: the gate's unit has no such credential",
+                "not looked for: the key comes encrypted, or from a place that only the service manager knows",
+                "nothing to do, if only the keyholder's unit loads it",
             );
             continue;
         };
-        let found = match pem::private_key(file) {
+        let found = match pem::private_key(&file) {
             Ok(key) => Marks::of(&key)
                 .search(gate)
                 .map_err(|error| error.to_string()),

@@ -113,9 +113,7 @@ fn unknown_key(message: &str) -> Option<&str> {
 }
 
 fn help_for(message: &str, path: &str, text: &str) -> String {
-    let help = if message == "not in this version" {
-        "remove it: this version does not enforce it, and says so instead of ignoring it"
-    } else if message.starts_with("unknown field") {
+    let help = if message.starts_with("unknown field") {
         return help_for_unknown(message);
     } else if message.starts_with("missing field") {
         "add it; config.yaml.example shows how"

@@ -17,7 +17,7 @@ fn pair() -> (Arc<Keyholder>, OwnedFd) {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-    (Arc::new(Keyholder::inherited(ours)), theirs)
+    (Arc::new(Keyholder::inherited(ours).unwrap()), theirs)
 }
 
 /// The next question: its id, and the message if it is one to sign.
@@ -186,4 +186,27 @@ fn a_keyholder_of_the_service_manager_is_reached_again() {
     let (id, _) = question(&signer).unwrap();
     say(&signer, &Answer::Signed(b"s".to_vec()), id);
     assert_eq!(asked.join().unwrap().unwrap(), b"s");
+}
+
+#[tokio::test]
+async fn the_end_of_an_inherited_keyholder_is_noticed_while_nobody_asks_and_its_last_words_are_told()
+ {
+    for words in [Some("no key loads"), None] {
+        let (keyholder, signer) = pair();
+        let waits = {
+            let keyholder = Arc::clone(&keyholder);
+            tokio::spawn(async move { keyholder.gone().await })
+        };
+        // An answer to somebody who no longer waits is no end.
+        say(&signer, &Answer::KeyChanged, 77);
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        if let Some(words) = words {
+            say(&signer, &Answer::Reloaded(Err(words.to_owned())), 0);
+        }
+        drop(signer);
+        let told = tokio::time::timeout(Duration::from_secs(20), waits).await;
+        let expected = words.unwrap_or("it was killed, or died without a word");
+        assert_eq!(told.unwrap().unwrap(), expected);
+    }
 }
