@@ -33,6 +33,7 @@ use crate::harden::Confined;
 use crate::harden::needs::GateNeeds;
 use crate::journal::inbox::keep::AcceptedKey;
 use crate::journal::{Journal, OpenError};
+use crate::metrics::Requests;
 use crate::net::accept;
 use crate::net::denials::Denials;
 use crate::net::exchange::AnswerLimits;
@@ -259,6 +260,7 @@ impl Prepared {
         let mut served = Vec::new();
         for (bank, (material, bound)) in config.banks.iter().zip(prepared) {
             let counts = Arc::new(Counts::default());
+            let requests = Arc::new(Requests::default());
             let resolver = Arc::new(Resolver::start(&bank.remote, &bank.dns)?);
             let generation = generation(
                 1,
@@ -267,6 +269,7 @@ impl Prepared {
                 resolver,
                 &handshakes,
                 Arc::clone(&counts),
+                &requests,
             );
             let (publish, current) = watch::channel(Arc::new(generation));
             let egress = Egress::new(
@@ -279,6 +282,7 @@ impl Prepared {
                     diag: diag.clone(),
                     denials: Arc::new(Denials::new(format!("bank {}", bank.name), None)),
                 },
+                requests,
             );
             let egress = Arc::new(egress.audited(audit.as_ref()));
             let connections = u32::try_from(bank.limits.connections).unwrap_or(u32::MAX);
@@ -364,13 +368,19 @@ fn generation(
     resolver: Arc<Resolver>,
     handshakes: &Arc<Semaphore>,
     counts: Arc<Counts>,
+    requests: &Requests,
 ) -> Generation {
     let answer = AnswerLimits {
         head: bank.limits.head,
         body: bank.limits.response_body,
     };
     let identity = material.tls.as_ref().map(|tls| Arc::clone(tls.store()));
-    let dialler = Dialler::new(material.tls, Arc::clone(handshakes), answer);
+    let dialler = Dialler::new(
+        material.tls,
+        Arc::clone(handshakes),
+        answer,
+        Arc::clone(&counts),
+    );
     let authority = HeaderValue::from_str(&bank.remote.authority)
         // The config takes host names and addresses only; all of them are header values.
         .unwrap_or_else(|_| HeaderValue::from_static("invalid"));
@@ -387,6 +397,12 @@ fn generation(
     Generation {
         number,
         routes: bank.routes.clone(),
+        meters: bank
+            .routes
+            .iter()
+            .map(|route| requests.route(&route.name))
+            .collect(),
+        cas: material.cas,
         pass: bank.headers.pass.clone(),
         set: material.set,
         timeouts: bank.timeouts.clone(),

@@ -308,6 +308,7 @@ pub(super) fn start(
         terms: terms_in_force,
         places: Arc::clone(&deliveries),
         wake: Arc::clone(&wake),
+        counts: Arc::clone(&counts),
         stop: drain.clone(),
     };
     tokio::spawn(worker.run());

@@ -15,7 +15,7 @@ use crate::policy::caller::Access;
 use crate::policy::keyproto::Held;
 use crate::policy::secret::Secret;
 use crate::tls::client::{TlsClient, TlsSetupError};
-use crate::tls::identity::{self, Identity, IdentityError};
+use crate::tls::identity::{self, Identity, IdentityError, Leaf};
 use crate::tls::key::ClientKey;
 use crate::tls::keyholder::Keyholder;
 use crate::tls::pem;
@@ -44,6 +44,7 @@ pub enum Keys {
 pub struct Files {
     tls: Option<Box<Tls>>,
     roots: RootCertStore,
+    cas: Vec<Leaf>,
     set: Vec<(HeaderName, HeaderValue)>,
     access: Vec<Access>,
 }
@@ -53,6 +54,8 @@ pub struct Files {
 pub struct Material {
     /// `None` for plaintext to loopback.
     pub tls: Option<Arc<TlsClient>>,
+    /// What the certificates of `trust.ca_file` say.
+    pub cas: Vec<Leaf>,
     /// Headers that we add, their values secret.
     pub set: Vec<(HeaderName, HeaderValue)>,
     /// What each listener asks, in the order of the config.
@@ -93,15 +96,16 @@ impl Files {
     /// # Errors
     /// The first [`MaterialError`] found.
     pub fn read(bank: &Bank) -> Result<Self, MaterialError> {
-        let (tls, roots) = match &bank.transport {
-            Transport::PlaintextLoopback => (None, RootCertStore::empty()),
+        let (tls, roots, cas) = match &bank.transport {
+            Transport::PlaintextLoopback => (None, RootCertStore::empty(), Vec::new()),
             Transport::Tls(tls) => {
                 // Read again with the key, which may be another by then; a bad one is told before it is asked for.
                 identity::leaf(
                     &tls.cert_file,
                     &pem::certificates(&tls.cert_file).map_err(IdentityError::from)?,
                 )?;
-                (Some(tls.clone()), Trust::load(&tls.ca_file)?.roots)
+                let trust = Trust::load(&tls.ca_file)?;
+                (Some(tls.clone()), trust.roots, trust.certificates)
             }
         };
         let mut set = Vec::with_capacity(bank.headers.set_files.len());
@@ -120,6 +124,7 @@ impl Files {
         Ok(Self {
             tls,
             roots,
+            cas,
             set,
             access,
         })
@@ -136,6 +141,7 @@ impl Files {
         };
         Ok(Material {
             tls,
+            cas: self.cas,
             set: self.set,
             access: self.access,
         })

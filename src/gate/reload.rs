@@ -166,6 +166,7 @@ impl Gate {
                 resolver,
                 &self.handshakes,
                 counts,
+                gate.egress.requests(),
             ));
         }
         for (gate, generation) in self.banks.iter().zip(next) {

@@ -241,7 +241,7 @@ impl BankView {
         use std::sync::atomic::Ordering::Relaxed;
         let generation = self.gate.egress.generation();
         let bank = &generation.bank;
-        let requests = self.gate.egress.counts();
+        let requests = self.gate.egress.requests();
         Bank {
             name: self.gate.egress.name().to_owned(),
             url: generation.url.clone(),
