@@ -3,11 +3,15 @@
 //! The only module that knows every adapter. [`prepare`] reads every file and binds every listener without a runtime or
 //! a thread; [`Prepared::start`] puts them on the runtime; [`Gate::replace`] publishes a new generation whole.
 
+mod expiry;
 pub mod ingress;
 pub mod keyholder;
 pub mod ledger;
+mod listening;
+mod look;
 pub mod material;
 pub mod reload;
+mod scrape;
 pub mod status;
 mod tidy;
 
@@ -43,6 +47,7 @@ use crate::net::sockdiag::{ProbeError, SockDiag};
 use crate::tls::keyholder::Keyholder;
 use ingress::CallbackGate;
 use ledger::{Facts, Ledger, Misfit};
+use listening::Listening;
 use material::{Files, Keys, Material, MaterialError};
 use status::Life;
 
@@ -130,6 +135,7 @@ struct BankGate {
     counts: Arc<Counts>,
     places: Arc<Semaphore>,
     connections: u32,
+    listening: Listening,
 }
 
 /// Reads every file and binds every listener.
@@ -287,7 +293,7 @@ impl Prepared {
             let egress = Arc::new(egress.audited(audit.as_ref()));
             let connections = u32::try_from(bank.limits.connections).unwrap_or(u32::MAX);
             let places = Arc::new(Semaphore::new(bank.limits.connections));
-            let names = serve_bank(&egress, bank, bound, &places, &drain)?;
+            let (names, listening) = serve_bank(&egress, bank, bound, &places, &drain)?;
             served.push(names);
             banks.push(BankGate {
                 egress,
@@ -295,6 +301,7 @@ impl Prepared {
                 counts,
                 places,
                 connections,
+                listening,
             });
         }
         let mut callbacks = Vec::with_capacity(prepared_callbacks.len());
@@ -323,8 +330,10 @@ impl Prepared {
             keys,
             keyholder,
         };
-        gate.warn_of_expiry();
         let view = status::View::new(&gate, served, admin_tcp.as_ref().and_then(Bound::tcp_addr));
+        let view = Arc::new(view);
+        look::first(&view);
+        tokio::spawn(look::run(Arc::clone(&view), end.clone()));
         gate.serve_admin(view, admin_unix, admin_tcp, commands, &end)?;
         Ok(gate)
     }
@@ -337,8 +346,9 @@ fn serve_bank(
     bound: Vec<Bound>,
     places: &Arc<Semaphore>,
     drain: &watch::Receiver<bool>,
-) -> io::Result<Vec<status::Served>> {
+) -> io::Result<(Vec<status::Served>, Listening)> {
     let mut names = Vec::with_capacity(bound.len());
+    let mut listening = Listening::default();
     for (index, (bound, listen)) in bound.into_iter().zip(&bank.listen).enumerate() {
         let served = match (listen, bound.tcp_addr()) {
             (Listen::Unix { socket, .. }, _) => status::Served::Unix(socket.path.clone()),
@@ -348,7 +358,9 @@ fn serve_bank(
         let listener = bound.serve()?;
         let (egress, places, drain) = (Arc::clone(egress), Arc::clone(places), drain.clone());
         tracing::info!(bank = egress.name(), listener = &*name, "listening");
+        let mark = listening.mark();
         tokio::spawn(async move {
+            let _mark = mark;
             let for_each = Arc::clone(&name);
             accept::run(listener, &name, places, drain, move |accepted, place| {
                 let egress = Arc::clone(&egress);
@@ -358,7 +370,7 @@ fn serve_bank(
         });
         names.push(served);
     }
-    Ok(names)
+    Ok((names, listening))
 }
 
 fn generation(
@@ -420,6 +432,14 @@ fn url_of(bank: &config::Bank) -> String {
         config::Transport::Tls(_) => "https",
     };
     format!("{scheme}://{}", bank.remote.authority)
+}
+
+impl BankGate {
+    /// Connections of callers that stand.
+    fn connected(&self) -> usize {
+        let connections = usize::try_from(self.connections).unwrap_or(usize::MAX);
+        connections.saturating_sub(self.places.available_permits())
+    }
 }
 
 impl Gate {
@@ -498,25 +518,18 @@ impl Gate {
         banks.chain(self.callbacks.iter().map(|callback| &*callback.denials))
     }
 
-    fn warn_of_expiry(&self) {
-        for warning in self
-            .banks
-            .iter()
-            .filter_map(|bank| status::expiry_warning(&bank.egress))
-        {
-            tracing::warn!("{warning}");
-        }
-    }
-
     fn serve_admin(
         &self,
-        view: status::View,
+        view: Arc<status::View>,
         unix: Option<Bound>,
         tcp: Option<Bound>,
         commands: mpsc::Sender<Command>,
         end: &watch::Receiver<bool>,
     ) -> io::Result<()> {
-        let status: admin::StatusFn = Arc::new(move || view.status());
+        let status: admin::StatusFn = {
+            let view = Arc::clone(&view);
+            Arc::new(move || view.status())
+        };
         if let (Some(bound), Some(config)) = (unix, &self.config.admin.unix) {
             let listener = bound.serve()?;
             let operators = config.operators.clone();
@@ -533,7 +546,11 @@ impl Gate {
         }
         if let Some(bound) = tcp {
             let listener = bound.serve()?;
-            tokio::spawn(admin::serve_tcp(listener, status, end.clone()));
+            let pages = admin::Pages {
+                status,
+                metrics: Arc::new(move |format| view.scrape(format)),
+            };
+            tokio::spawn(admin::serve_tcp(listener, pages, end.clone()));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::ingress;
 use super::material::{Files, Material, MaterialError};
 use super::status::Life;
-use super::{Gate, Resolver, generation, keyholder, tidy};
+use super::{Gate, Resolver, expiry, generation, keyholder, tidy};
 use crate::config::{self, Config, Listen, Names};
 use crate::harden::needs::GateNeeds;
 use crate::harden::rules;
@@ -179,7 +179,8 @@ impl Gate {
         }
         self.keys.send_replace(tidy::keys_of(&config));
         self.config = config;
-        self.warn_of_expiry();
+        let endings = expiry::endings(&self.banks, &self.callbacks);
+        self.life.told.tell(&endings, std::time::SystemTime::now());
         Ok(number)
     }
 }

@@ -44,9 +44,10 @@ impl Family {
     #[must_use]
     pub fn unit(&self) -> Option<&'static str> {
         let name = self.name.strip_suffix("_total").unwrap_or(self.name);
-        ["seconds", "bytes"]
-            .into_iter()
-            .find(|unit| name.strip_suffix(*unit).is_some_and(|name| name.ends_with('_')))
+        ["seconds", "bytes"].into_iter().find(|unit| {
+            name.strip_suffix(*unit)
+                .is_some_and(|name| name.ends_with('_'))
+        })
     }
 }
 
@@ -111,10 +112,10 @@ families! {
         "Connections to the bank that were made.";
     REUSED Counter "priorgate_bank_connections_reused_total" [BANK]
         "Requests that were sent over a connection that had served before.";
-    OPEN Gauge "priorgate_bank_connections_open" [BANK]
-        "Connections to the bank that stand, busy or spare.";
     SPARE Gauge "priorgate_bank_connections_spare" [BANK]
         "Connections to the bank that stand idle for the next request.";
+    OPEN Gauge "priorgate_bank_connections_open" [BANK]
+        "Connections to the bank that stand, busy or spare.";
     BREAKER Gauge "priorgate_bank_breaker_open" [BANK]
         "Whether the bank is not dialled now, because too many connects failed in a row.";
     CALLERS Gauge "priorgate_caller_connections" [OF, NAME]
@@ -123,7 +124,7 @@ families! {
         "Requests whose caller was denied.";
 
     CERTIFICATE Gauge "priorgate_certificate_not_after_timestamp_seconds" [("kind", "`client`, `ca` or `callback_key`"), NAME, ("id", "`leaf`; a certificate's place in trust.ca_file; the id of a callback's key")]
-        "The last moment of a certificate or key, in seconds since 1970. A callback's key without not_after is not here.";
+        "The last moment of a certificate or key, in seconds since 1970. A callback's key without not_after has +Inf.";
 
     KEYHOLDER_UP Gauge "priorgate_keyholder_up" []
         "Whether the keyholder answered the last time that it was asked.";
@@ -187,7 +188,11 @@ mod tests {
                 name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
                 "{name}"
             );
-            assert_eq!(name.ends_with("_total"), family.kind == Kind::Counter, "{name}");
+            assert_eq!(
+                name.ends_with("_total"),
+                family.kind == Kind::Counter,
+                "{name}"
+            );
             if family.kind == Kind::Histogram {
                 assert_eq!(family.unit(), Some("seconds"), "{name}");
             }

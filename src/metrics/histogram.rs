@@ -69,15 +69,11 @@ impl Histogram {
         };
         let mut buckets = self.buckets.iter();
         for (cumulated, bucket) in reading.cumulated.iter_mut().zip(buckets.by_ref()) {
-            reading.count = reading
-                .count
-                .saturating_add(bucket.load(Ordering::Relaxed));
+            reading.count = reading.count.saturating_add(bucket.load(Ordering::Relaxed));
             *cumulated = reading.count;
         }
         for bucket in buckets {
-            reading.count = reading
-                .count
-                .saturating_add(bucket.load(Ordering::Relaxed));
+            reading.count = reading.count.saturating_add(bucket.load(Ordering::Relaxed));
         }
         reading
     }

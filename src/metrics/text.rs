@@ -147,6 +147,13 @@ impl Samples<'_> {
         self
     }
 
+    /// A moment that never comes.
+    pub fn never(&mut self, labels: &[&str]) -> &mut Self {
+        self.begin("", labels, None);
+        self.text.push_str(" +Inf\n");
+        self
+    }
+
     /// A histogram's samples.
     pub fn histogram(&mut self, labels: &[&str], histogram: &Histogram) -> &mut Self {
         let reading = histogram.read();
@@ -219,17 +226,23 @@ mod tests {
         let write = |format| {
             let mut page = Page::new(format);
             let mut samples = page.family(&COUNTER);
-            samples.count(&["a\"b\\c\nd", "2xx"], 7).millis(&["b", ""], -1_050);
+            samples
+                .count(&["a\"b\\c\nd", "2xx"], 7)
+                .millis(&["b", ""], -1_050);
             page.finish()
         };
         let samples = "x_seconds_total{bank=\"a\\\"b\\\\c\\nd\",code=\"2xx\"} 7\nx_seconds_total{bank=\"b\",code=\"\"} -1.050\n";
         assert_eq!(
             write(Format::Prometheus),
-            format!("# HELP x_seconds_total What it is.\n# TYPE x_seconds_total counter\n{samples}")
+            format!(
+                "# HELP x_seconds_total What it is.\n# TYPE x_seconds_total counter\n{samples}"
+            )
         );
         assert_eq!(
             write(Format::OpenMetrics),
-            format!("# HELP x_seconds What it is.\n# TYPE x_seconds counter\n# UNIT x_seconds seconds\n{samples}# EOF\n")
+            format!(
+                "# HELP x_seconds What it is.\n# TYPE x_seconds counter\n# UNIT x_seconds seconds\n{samples}# EOF\n"
+            )
         );
     }
 
@@ -261,8 +274,14 @@ mod tests {
             (Some("*/*"), Format::Prometheus),
             (Some("text/html, */*;q=0.8"), Format::Prometheus),
             (Some("application/openmetrics-text;q=0"), Format::Prometheus),
-            (Some("application/openmetrics-text;q=0.2, text/plain;q=0.5"), Format::Prometheus),
-            (Some("application/openmetrics-text; q=nan"), Format::Prometheus),
+            (
+                Some("application/openmetrics-text;q=0.2, text/plain;q=0.5"),
+                Format::Prometheus,
+            ),
+            (
+                Some("application/openmetrics-text; q=nan"),
+                Format::Prometheus,
+            ),
             (Some("Application/OpenMetrics-Text"), Format::OpenMetrics),
             (Some(prometheus), Format::OpenMetrics),
         ] {
