@@ -8,7 +8,7 @@ use crate::admin::status::{Audit, Bank, Breaker, Status};
 use crate::bank::send::Counts;
 use crate::config::Hardening;
 use crate::metrics::Histogram;
-use crate::metrics::catalog as m;
+use crate::metrics::catalog::{self as m, Family};
 use crate::metrics::text::{Format, Page};
 use crate::net::clock::unix_millis;
 use crate::tls::keyholder::Refusal;
@@ -91,39 +91,22 @@ impl View {
     }
 
     fn banks(&self, page: &mut Page, status: &Status) {
-        let times: [(_, fn(&Counts) -> &Histogram); 3] = [
-            (&m::QUEUE, |counts| &counts.queue),
-            (&m::EXCHANGE, |counts| &counts.exchange),
-            (&m::HANDSHAKE, |counts| &counts.handshake),
-        ];
-        for (family, times) in times {
-            let mut samples = page.family(family);
-            for bank in &self.banks {
-                samples.histogram(&[bank.gate.egress.name()], times(&bank.gate.counts));
-            }
-        }
-        let values: [(_, fn(&Bank) -> u64); 5] = [
-            (&m::IN_FLIGHT, |bank| bank.in_flight),
-            (&m::QUEUED, |bank| bank.queued),
-            (&m::OPENED, |bank| bank.pool.opened),
-            (&m::REUSED, |bank| bank.pool.reused),
-            (&m::SPARE, |bank| bank.pool.idle),
-        ];
-        for (family, value) in values {
-            let mut samples = page.family(family);
-            for bank in &status.banks {
-                samples.count(&[&bank.name], value(bank));
-            }
-        }
+        self.times(page, &m::QUEUE, |counts| &counts.queue);
+        self.times(page, &m::EXCHANGE, |counts| &counts.exchange);
+        self.times(page, &m::HANDSHAKE, |counts| &counts.handshake);
+        of_banks(page, &m::IN_FLIGHT, status, |bank| bank.in_flight);
+        of_banks(page, &m::QUEUED, status, |bank| bank.queued);
+        of_banks(page, &m::OPENED, status, |bank| bank.pool.opened);
+        of_banks(page, &m::REUSED, status, |bank| bank.pool.reused);
+        of_banks(page, &m::SPARE, status, |bank| bank.pool.idle);
         let mut samples = page.family(&m::OPEN);
         for bank in &self.banks {
             let open = bank.gate.counts.open.load(Relaxed) as u64;
             samples.count(&[bank.gate.egress.name()], open);
         }
-        let mut samples = page.family(&m::BREAKER);
-        for bank in &status.banks {
-            samples.flag(&[&bank.name], bank.breaker != Breaker::Closed);
-        }
+        of_banks(page, &m::BREAKER, status, |bank| {
+            u64::from(bank.breaker != Breaker::Closed)
+        });
         let mut samples = page.family(&m::CALLERS);
         for bank in &self.banks {
             let connected = bank.gate.connected() as u64;
@@ -138,6 +121,13 @@ impl View {
         }
         for callback in &status.callbacks {
             samples.count(&["callback", &callback.name], callback.denied.total);
+        }
+    }
+
+    fn times(&self, page: &mut Page, family: &'static Family, of: fn(&Counts) -> &Histogram) {
+        let mut samples = page.family(family);
+        for bank in &self.banks {
+            samples.histogram(&[bank.gate.egress.name()], of(&bank.gate.counts));
         }
     }
 
@@ -254,23 +244,27 @@ impl View {
     }
 }
 
-fn audit(page: &mut Page, status: &Status) {
-    let audit = status.audit.as_ref();
-    let values: [(_, fn(&Audit) -> u64); 5] = [
-        (&m::AUDIT_SEQUENCE, |audit| audit.seq),
-        (&m::AUDIT_SIGNED, |audit| audit.signed),
-        (&m::AUDIT_LOST, |audit| audit.lost),
-        (&m::AUDIT_FAILING, |audit| {
-            u64::from(audit.failing.is_some())
-        }),
-        (&m::AUDIT_OWED, |audit| audit.owed),
-    ];
-    for (family, value) in values {
-        let mut samples = page.family(family);
-        if let Some(audit) = audit {
-            samples.count(&[], value(audit));
-        }
+fn of_banks(page: &mut Page, family: &'static Family, status: &Status, of: fn(&Bank) -> u64) {
+    let mut samples = page.family(family);
+    for bank in &status.banks {
+        samples.count(&[&bank.name], of(bank));
     }
+}
+
+fn audit(page: &mut Page, status: &Status) {
+    let mut number = |family, of: fn(&Audit) -> u64| {
+        let mut samples = page.family(family);
+        if let Some(audit) = &status.audit {
+            samples.count(&[], of(audit));
+        }
+    };
+    number(&m::AUDIT_SEQUENCE, |audit| audit.seq);
+    number(&m::AUDIT_SIGNED, |audit| audit.signed);
+    number(&m::AUDIT_LOST, |audit| audit.lost);
+    number(&m::AUDIT_FAILING, |audit| {
+        u64::from(audit.failing.is_some())
+    });
+    number(&m::AUDIT_OWED, |audit| audit.owed);
 }
 
 fn seconds(at: SystemTime) -> u64 {

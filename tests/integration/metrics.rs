@@ -184,7 +184,7 @@ fn no_path_header_method_or_token_makes_a_series() {
     let gate = gate.start();
     let token = |n: usize, bytes: &[u8]| {
         // Every other one comes with the right token, so that what is behind it is reached.
-        let token = if n % 2 == 0 {
+        let token = if n.is_multiple_of(2) {
             "0123456789abcdef0123456789abcdef".to_owned()
         } else {
             format!("{n:032}")
