@@ -4,11 +4,15 @@
 //! a thread; [`Prepared::start`] puts them on the runtime; [`Gate::replace`] publishes a new generation whole.
 
 mod denied;
+mod expiry;
 pub mod ingress;
 pub mod keyholder;
 pub mod ledger;
+mod listening;
+mod look;
 pub mod material;
 pub mod reload;
+mod scrape;
 pub mod status;
 mod tidy;
 
@@ -34,6 +38,7 @@ use crate::harden::Confined;
 use crate::harden::needs::GateNeeds;
 use crate::journal::inbox::keep::AcceptedKey;
 use crate::journal::{Journal, OpenError};
+use crate::metrics::Requests;
 use crate::net::accept;
 use crate::net::denials::Denials;
 use crate::net::exchange::AnswerLimits;
@@ -43,6 +48,7 @@ use crate::net::sockdiag::{ProbeError, SockDiag};
 use crate::tls::keyholder::Keyholder;
 use ingress::CallbackGate;
 use ledger::{Facts, Ledger, Misfit};
+use listening::Listening;
 use material::{Files, Keys, Material, MaterialError};
 use status::Life;
 
@@ -130,6 +136,7 @@ struct BankGate {
     counts: Arc<Counts>,
     places: Arc<Semaphore>,
     connections: u32,
+    listening: Listening,
 }
 
 /// Reads every file and binds every listener.
@@ -274,6 +281,7 @@ impl Prepared {
         let mut served = Vec::new();
         for (bank, (material, bound)) in config.banks.iter().zip(prepared) {
             let counts = Arc::new(Counts::default());
+            let requests = Arc::new(Requests::default());
             let resolver = Arc::new(Resolver::start(&bank.remote, &bank.dns)?);
             let generation = generation(
                 1,
@@ -282,6 +290,7 @@ impl Prepared {
                 resolver,
                 &handshakes,
                 Arc::clone(&counts),
+                &requests,
             );
             let (publish, current) = watch::channel(Arc::new(generation));
             let egress = Egress::new(
@@ -299,11 +308,12 @@ impl Prepared {
                             .map(|log| denied::sink(log, "bank", &bank.name)),
                     )),
                 },
+                requests,
             );
             let egress = Arc::new(egress.audited(audit.as_ref()));
             let connections = u32::try_from(bank.limits.connections).unwrap_or(u32::MAX);
             let places = Arc::new(Semaphore::new(bank.limits.connections));
-            let names = serve_bank(&egress, bank, bound, &places, &drain)?;
+            let (names, listening) = serve_bank(&egress, bank, bound, &places, &drain)?;
             served.push(names);
             banks.push(BankGate {
                 egress,
@@ -311,6 +321,7 @@ impl Prepared {
                 counts,
                 places,
                 connections,
+                listening,
             });
         }
         let mut callbacks = Vec::with_capacity(prepared_callbacks.len());
@@ -339,8 +350,10 @@ impl Prepared {
             keys,
             keyholder,
         };
-        gate.warn_of_expiry();
         let view = status::View::new(&gate, served, admin_tcp.as_ref().and_then(Bound::tcp_addr));
+        let view = Arc::new(view);
+        look::first(&view);
+        tokio::spawn(look::run(Arc::clone(&view), end.clone()));
         gate.serve_admin(view, admin_unix, admin_tcp, commands, &end)?;
         Ok(gate)
     }
@@ -353,8 +366,9 @@ fn serve_bank(
     bound: Vec<Bound>,
     places: &Arc<Semaphore>,
     drain: &watch::Receiver<bool>,
-) -> io::Result<Vec<status::Served>> {
+) -> io::Result<(Vec<status::Served>, Listening)> {
     let mut names = Vec::with_capacity(bound.len());
+    let mut listening = Listening::default();
     for (index, (bound, listen)) in bound.into_iter().zip(&bank.listen).enumerate() {
         let served = match (listen, bound.tcp_addr()) {
             (Listen::Unix { socket, .. }, _) => status::Served::Unix(socket.path.clone()),
@@ -364,7 +378,9 @@ fn serve_bank(
         let listener = bound.serve()?;
         let (egress, places, drain) = (Arc::clone(egress), Arc::clone(places), drain.clone());
         tracing::info!(bank = egress.name(), listener = &*name, "listening");
+        let mark = listening.mark();
         tokio::spawn(async move {
+            let _mark = mark;
             let for_each = Arc::clone(&name);
             accept::run(listener, &name, places, drain, move |accepted, place| {
                 let egress = Arc::clone(&egress);
@@ -374,7 +390,7 @@ fn serve_bank(
         });
         names.push(served);
     }
-    Ok(names)
+    Ok((names, listening))
 }
 
 fn generation(
@@ -384,13 +400,19 @@ fn generation(
     resolver: Arc<Resolver>,
     handshakes: &Arc<Semaphore>,
     counts: Arc<Counts>,
+    requests: &Requests,
 ) -> Generation {
     let answer = AnswerLimits {
         head: bank.limits.head,
         body: bank.limits.response_body,
     };
     let identity = material.tls.as_ref().map(|tls| Arc::clone(tls.store()));
-    let dialler = Dialler::new(material.tls, Arc::clone(handshakes), answer);
+    let dialler = Dialler::new(
+        material.tls,
+        Arc::clone(handshakes),
+        answer,
+        Arc::clone(&counts),
+    );
     let authority = HeaderValue::from_str(&bank.remote.authority)
         // The config takes host names and addresses only; all of them are header values.
         .unwrap_or_else(|_| HeaderValue::from_static("invalid"));
@@ -407,6 +429,12 @@ fn generation(
     Generation {
         number,
         routes: bank.routes.clone(),
+        meters: bank
+            .routes
+            .iter()
+            .map(|route| requests.route(&route.name))
+            .collect(),
+        cas: material.cas,
         pass: bank.headers.pass.clone(),
         set: material.set,
         timeouts: bank.timeouts.clone(),
@@ -424,6 +452,14 @@ fn url_of(bank: &config::Bank) -> String {
         config::Transport::Tls(_) => "https",
     };
     format!("{scheme}://{}", bank.remote.authority)
+}
+
+impl BankGate {
+    /// Connections of callers that stand.
+    fn connected(&self) -> usize {
+        let connections = usize::try_from(self.connections).unwrap_or(usize::MAX);
+        connections.saturating_sub(self.places.available_permits())
+    }
 }
 
 impl Gate {
@@ -502,25 +538,18 @@ impl Gate {
         banks.chain(self.callbacks.iter().map(|callback| &*callback.denials))
     }
 
-    fn warn_of_expiry(&self) {
-        for warning in self
-            .banks
-            .iter()
-            .filter_map(|bank| status::expiry_warning(&bank.egress))
-        {
-            tracing::warn!("{warning}");
-        }
-    }
-
     fn serve_admin(
         &self,
-        view: status::View,
+        view: Arc<status::View>,
         unix: Option<Bound>,
         tcp: Option<Bound>,
         commands: mpsc::Sender<Command>,
         end: &watch::Receiver<bool>,
     ) -> io::Result<()> {
-        let status: admin::StatusFn = Arc::new(move || view.status());
+        let status: admin::StatusFn = {
+            let view = Arc::clone(&view);
+            Arc::new(move || view.status())
+        };
         if let (Some(bound), Some(config)) = (unix, &self.config.admin.unix) {
             let listener = bound.serve()?;
             let operators = config.operators.clone();
@@ -537,7 +566,11 @@ impl Gate {
         }
         if let Some(bound) = tcp {
             let listener = bound.serve()?;
-            tokio::spawn(admin::serve_tcp(listener, status, end.clone()));
+            let pages = admin::Pages {
+                status,
+                metrics: Arc::new(move |format| view.scrape(format)),
+            };
+            tokio::spawn(admin::serve_tcp(listener, pages, end.clone()));
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ pub mod harden;
 pub mod journal;
 pub mod keyholder;
 pub mod lifecycle;
+pub mod metrics;
 pub mod net;
 pub mod notify;
 pub mod policy;

@@ -1,8 +1,9 @@
-//! The admin port's answers: health and status, for probes and dashboards on this machine.
+//! The admin port's answers: health, status and metrics, for probes and dashboards on this machine.
 //!
 //! A pure function; sockets and hyper are elsewhere. GET only, no actions, no bodies, no ids.
 
-use super::status::Status;
+use super::Pages;
+use crate::metrics::text::Format;
 use crate::policy::headers::is_loopback_host;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -21,7 +22,7 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Answers a request by its method, its path without the query, and its `Host`.
+/// Answers a request by its method, its path without the query, its `Host` and its `Accept`.
 ///
 /// Fails closed: a `Host` that is missing or no name of this machine is refused before anything
 /// else, because a browser can be made to send requests here under another name (DNS rebinding).
@@ -30,13 +31,17 @@ pub fn respond(
     method: &str,
     path: &str,
     host: Option<&str>,
-    status: &dyn Fn() -> Status,
+    accept: Option<&str>,
+    pages: &Pages,
 ) -> Answer {
     if !host.is_some_and(|host| is_loopback_host(host.as_bytes())) {
         return text(403, "the Host must be 127.0.0.1, localhost or [::1]\n");
     }
-    if !matches!(path, "/livez" | "/readyz" | "/status.json") {
-        return text(404, "there are /livez, /readyz and /status.json\n");
+    if !matches!(path, "/livez" | "/metrics" | "/readyz" | "/status.json") {
+        return text(
+            404,
+            "there are /livez, /readyz, /metrics and /status.json\n",
+        );
     }
     if method != "GET" {
         return Answer {
@@ -46,11 +51,20 @@ pub fn respond(
     }
     match path {
         "/livez" => text(200, "ok\n"),
-        "/readyz" => match status().not_ready() {
-            None => text(200, "ready\n"),
-            Some(reason) => text(503, &format!("not ready: {reason}\n")),
+        "/metrics" => {
+            let format = Format::wanted(accept);
+            Answer {
+                status: 200,
+                content_type: format.content_type(),
+                allow: None,
+                body: (pages.metrics)(format),
+            }
+        }
+        "/readyz" => match (pages.status)().failing() {
+            failing if failing.is_empty() => text(200, "ready\n"),
+            failing => text(503, &format!("not ready: {}\n", failing.join("; "))),
         },
-        _ => match serde_json::to_string(&status()) {
+        _ => match serde_json::to_string(&(pages.status)()) {
             Ok(body) => Answer {
                 status: 200,
                 content_type: JSON,
@@ -73,12 +87,25 @@ fn text(status: u16, body: &str) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::admin::status::Phase;
     use crate::admin::status::tests::sample;
+    use crate::admin::status::{Phase, Status};
+
+    fn pages(status: impl Fn() -> Status + Send + Sync + 'static) -> Pages {
+        Pages {
+            status: Arc::new(status),
+            metrics: Arc::new(|format| format!("{format:?}\n")),
+        }
+    }
+
+    fn ask(method: &str, path: &str, host: Option<&str>) -> Answer {
+        respond(method, path, host, None, &pages(sample))
+    }
 
     fn get(path: &str) -> Answer {
-        respond("GET", path, Some("127.0.0.1:9181"), &sample)
+        ask("GET", path, Some("127.0.0.1:9181"))
     }
 
     #[test]
@@ -97,22 +124,59 @@ mod tests {
     }
 
     #[test]
+    fn a_scrape_comes_in_the_format_that_is_asked_for() {
+        let scrape = |accept| respond("GET", "/metrics", Some("localhost"), accept, &pages(sample));
+        for (accept, body, content_type) in [
+            (
+                None,
+                "Prometheus\n",
+                "text/plain; version=0.0.4; charset=utf-8",
+            ),
+            (
+                Some("application/openmetrics-text"),
+                "OpenMetrics\n",
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ),
+        ] {
+            let answer = scrape(accept);
+            assert_eq!((answer.status, &*answer.body), (200, body));
+            assert_eq!(answer.content_type, content_type);
+        }
+    }
+
+    #[test]
     fn a_gate_that_drains_is_alive_and_not_ready() {
-        let draining = || Status {
+        let draining = pages(|| Status {
             phase: Phase::Draining,
             ..sample()
-        };
-        let at = |path| respond("GET", path, Some("localhost"), &draining);
+        });
+        let at = |path| respond("GET", path, Some("localhost"), None, &draining);
         assert_eq!(at("/livez").status, 200);
         assert_eq!(at("/readyz"), text(503, "not ready: draining\n"));
         assert_eq!(at("/status.json").status, 200);
+        assert_eq!(at("/metrics").status, 200);
+    }
+
+    #[test]
+    fn all_that_fails_is_said_at_once() {
+        let broken = pages(|| {
+            let mut status = sample();
+            status.keyholder.as_mut().unwrap().up = false;
+            status.journal.as_mut().unwrap().full = true;
+            status.listeners_down = vec!["bank priorbank".to_owned()];
+            status
+        });
+        let answer = respond("GET", "/readyz", Some("localhost"), None, &broken);
+        let expected = "not ready: the keyholder does not answer; the journal's disk is full; a listener of bank priorbank \
+                        is down\n";
+        assert_eq!(answer, text(503, expected));
     }
 
     #[test]
     fn only_get_is_answered() {
         for method in ["POST", "HEAD", "PUT", "DELETE", "OPTIONS", "get"] {
-            for path in ["/livez", "/readyz", "/status.json"] {
-                let answer = respond(method, path, Some("localhost"), &sample);
+            for path in ["/livez", "/readyz", "/status.json", "/metrics"] {
+                let answer = ask(method, path, Some("localhost"));
                 assert_eq!(
                     (answer.status, answer.allow),
                     (405, Some("GET")),
@@ -130,20 +194,12 @@ mod tests {
             Some("bank.example"),
             Some("localhost.evil.example"),
         ] {
-            for path in ["/livez", "/status.json", "/nothing"] {
-                assert_eq!(
-                    respond("GET", path, host, &sample).status,
-                    403,
-                    "{host:?} {path}"
-                );
+            for path in ["/livez", "/status.json", "/metrics", "/nothing"] {
+                assert_eq!(ask("GET", path, host).status, 403, "{host:?} {path}");
             }
         }
         for host in ["127.0.0.1", "localhost:9181", "[::1]", "[::1]:9181"] {
-            assert_eq!(
-                respond("GET", "/livez", Some(host), &sample).status,
-                200,
-                "{host}"
-            );
+            assert_eq!(ask("GET", "/livez", Some(host)).status, 200, "{host}");
         }
     }
 

@@ -22,6 +22,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use crate::metrics::text::Format;
 use crate::net::accept::{self, Accepted};
 use crate::net::listen::Listener;
 use books::Peer;
@@ -35,6 +36,18 @@ pub use tcp::serve_tcp;
 
 /// How the status is asked for, from any task.
 pub type StatusFn = Arc<dyn Fn() -> Status + Send + Sync>;
+
+/// How a scrape is asked for, from any task.
+pub type MetricsFn = Arc<dyn Fn(Format) -> String + Send + Sync>;
+
+/// What the GET-only port shows.
+#[derive(Clone)]
+pub struct Pages {
+    /// The status document; what fails in it decides about `/readyz`.
+    pub status: StatusFn,
+    /// The scrape.
+    pub metrics: MetricsFn,
+}
 
 /// Connections at a time: people and a probe or two. More wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16;

@@ -46,6 +46,9 @@ pub struct Status {
     pub admin: AdminListeners,
     /// Log lines that were lost because nobody read them.
     pub log_dropped: u64,
+    /// Banks and callbacks of which a listener accepts no more, though the gate serves.
+    #[serde(default)]
+    pub listeners_down: Vec<String>,
 }
 
 /// What the kernel takes away from the gate's process, as the kernel says now.
@@ -80,6 +83,9 @@ pub struct Audit {
     pub lost: u64,
     /// The last row of the journal that is in it.
     pub journal_row: i64,
+    /// Rows of the journal that are not in it yet.
+    #[serde(default)]
+    pub owed: u64,
 }
 
 /// Where in its life the process is. Draining is the last one.
@@ -236,6 +242,12 @@ pub struct Journal {
     /// Works in them: what came together shares a commit.
     #[serde(default)]
     pub works: u64,
+    /// Bytes of its files.
+    #[serde(default)]
+    pub size: u64,
+    /// Bytes that its file system has left.
+    #[serde(default)]
+    pub disk_free: Option<u64>,
 }
 
 /// How a bank is spoken to.
@@ -317,20 +329,41 @@ pub struct AdminListeners {
 pub struct Timestamp(DateTime);
 
 impl Status {
-    /// Why new requests are not to be sent here, or `None` when they are.
+    /// Everything for which new requests are not to be sent here; nothing when they are. Nobody dials a bank for it.
     #[must_use]
-    pub fn not_ready(&self) -> Option<String> {
+    pub fn failing(&self) -> Vec<String> {
         match self.phase {
             Phase::Ready | Phase::Reloading => {}
-            Phase::Starting | Phase::Draining => return Some(self.phase.to_string()),
+            // Its listeners are closed then, and what else is wrong matters no more.
+            Phase::Starting | Phase::Draining => return vec![self.phase.to_string()],
         }
+        let mut failing = Vec::new();
         if self.banks.is_empty() {
-            return Some("no bank is loaded".to_owned());
+            failing.push("no bank is loaded".to_owned());
         }
-        self.banks
+        let bare = self
+            .banks
             .iter()
-            .find(|bank| bank.transport == Transport::Mtls && bank.certificate.is_none())
-            .map(|bank| format!("bank {} has no identity loaded", bank.name))
+            .filter(|bank| bank.transport == Transport::Mtls && bank.certificate.is_none());
+        failing.extend(bare.map(|bank| format!("bank {} has no identity loaded", bank.name)));
+        if self
+            .keyholder
+            .as_ref()
+            .is_some_and(|keyholder| !keyholder.up)
+        {
+            failing.push("the keyholder does not answer".to_owned());
+        }
+        if let Some(journal) = &self.journal {
+            if let Some(reason) = &journal.failed {
+                failing.push(format!("the journal has failed: {reason}"));
+            }
+            if journal.full {
+                failing.push("the journal's disk is full".to_owned());
+            }
+        }
+        let down = self.listeners_down.iter();
+        failing.extend(down.map(|name| format!("a listener of {name} is down")));
+        failing
     }
 }
 

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use tokio::sync::{Semaphore, watch};
 
 use super::http::respond;
-use super::{MAX_CONNECTIONS, StatusFn};
+use super::{MAX_CONNECTIONS, Pages};
 use crate::net::accept::{self, Accepted};
 use crate::net::guard::Handle;
 use crate::net::listen::Listener;
@@ -26,19 +26,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// No request here has a body worth reading away.
 const LINGER: usize = 16 << 10;
 
-/// Serves health and status until `end` says so.
-pub async fn serve_tcp(listener: Listener, status: StatusFn, end: watch::Receiver<bool>) {
+/// Serves health, status and metrics until `end` says so.
+pub async fn serve_tcp(listener: Listener, pages: Pages, end: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     accept::run(listener, "admin", places, end.clone(), |accepted, place| {
         let Accepted::Tcp(stream) = accepted else {
             return;
         };
-        let (status, end) = (Arc::clone(&status), end.clone());
+        let (pages, end) = (pages.clone(), end.clone());
         tokio::spawn(async move {
             let _place = place;
             let settings = serve::settings(RULES, PATIENCE, PATIENCE, PATIENCE, LINGER);
             let service = move |request, handle: Handle| {
-                let reply = answer(&request, &handle, &status);
+                let reply = answer(&request, &handle, &pages);
                 async move { reply }
             };
             serve::connection(stream, settings, end, service).await;
@@ -47,7 +47,7 @@ pub async fn serve_tcp(listener: Listener, status: StatusFn, end: watch::Receive
     .await;
 }
 
-fn answer(request: &Request<Incoming>, handle: &Handle, status: &StatusFn) -> Reply {
+fn answer(request: &Request<Incoming>, handle: &Handle, pages: &Pages) -> Reply {
     if handle.take_refusal().is_some() {
         let mut reply = plain(
             400,
@@ -59,15 +59,16 @@ fn answer(request: &Request<Incoming>, handle: &Handle, status: &StatusFn) -> Re
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
         return reply;
     }
-    let host = request
-        .headers()
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
+    let text = |name| request.headers().get(name)?.to_str().ok();
+    let host = text(header::HOST);
+    // Several lines of it are one list (RFC 9110 section 5.3); no scraper sends more than one.
+    let accept = text(header::ACCEPT);
     let answer = respond(
         request.method().as_str(),
         request.uri().path(),
         host,
-        &**status,
+        accept,
+        pages,
     );
     let mut reply = plain(answer.status, answer.content_type, answer.body);
     if let Some(allow) = answer.allow {

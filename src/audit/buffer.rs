@@ -86,7 +86,7 @@ pub(super) struct Taken {
 impl Taken {
     /// How many records it would have been.
     pub(super) fn records(&self) -> u64 {
-        let kinds = self.denied.len() + usize::from(self.denied_else > 0);
+        let kinds = self.rejected.len() + usize::from(self.rejected_else > 0);
         self.dropped
             .saturating_add((self.pending.len() + kinds) as u64)
     }

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::send::Counts;
 use crate::net::exchange::{AnswerLimits, Link};
 use crate::net::meter::Meter;
 use crate::net::wire::Wire;
@@ -23,6 +24,7 @@ pub struct Dialler {
     /// Handshakes at a time, all banks together: each holds a blocking thread.
     handshakes: Arc<Semaphore>,
     limits: AnswerLimits,
+    counts: Arc<Counts>,
 }
 
 /// Why there is no connection. Nothing of a request was sent in any case.
@@ -103,11 +105,13 @@ impl Dialler {
         tls: Option<Arc<TlsClient>>,
         handshakes: Arc<Semaphore>,
         limits: AnswerLimits,
+        counts: Arc<Counts>,
     ) -> Self {
         Self {
             tls,
             handshakes,
             limits,
+            counts,
         }
     }
 
@@ -163,8 +167,10 @@ impl Dialler {
         let wire = match &self.tls {
             None => Wire::plain(meter),
             Some(tls) => {
-                self.shake_hands(Arc::clone(tls), meter, addr, until)
-                    .await?
+                let begun = Instant::now();
+                let shaken = self.shake_hands(Arc::clone(tls), meter, addr, until).await;
+                self.counts.handshake.observe(begun.elapsed());
+                shaken?
             }
         };
         Link::start(wire, probe, self.limits)

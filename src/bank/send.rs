@@ -15,6 +15,7 @@ use super::dial::{DialError, Dialler};
 use super::pool::Pool;
 use super::resolve::Resolver;
 use crate::config::{self, Limits, Timeouts};
+use crate::metrics::Histogram;
 use crate::net::exchange::{self, Answer, AnswerLimits, Failed, Link};
 use crate::policy::operation::BootTime;
 use crate::policy::outcome::{self, End, Outcome};
@@ -45,6 +46,14 @@ pub struct Counts {
     pub opened: AtomicU64,
     /// Requests sent over a connection that had served before.
     pub reused: AtomicU64,
+    /// Connections that stand now.
+    pub open: Arc<AtomicUsize>,
+    /// How long requests waited for a place.
+    pub queue: Histogram,
+    /// From a request's first byte to the end of its answer.
+    pub exchange: Histogram,
+    /// Handshakes.
+    pub handshake: Histogram,
 }
 
 /// A request for the bank, as the caller sent it and the policies let it through.
@@ -149,7 +158,10 @@ impl<'b> Ready<'b> {
         let request = self.bank.request(outbound)?;
         let limits = self.bank.answer_limits();
         self.link.first_byte_after(committed);
-        match self.link.exchange(request, deadline, limits).await {
+        let begun = Instant::now();
+        let result = self.link.exchange(request, deadline, limits).await;
+        self.bank.counts.exchange.observe(begun.elapsed());
+        match result {
             Ok(answer) => {
                 self.bank.keep(self.link, self.connection).await;
                 Ok(answer)
@@ -200,9 +212,12 @@ impl Bank {
         loop {
             let mut link = self.link(connection, first, total).await?;
             let request = self.request(&outbound)?;
-            let deadline = earlier(Instant::now(), self.timeouts.response, total);
+            let begun = Instant::now();
+            let deadline = earlier(begun, self.timeouts.response, total);
             on_outcome(Outcome::Unknown);
-            let failed = match link.exchange(request, deadline, self.answer_limits()).await {
+            let result = link.exchange(request, deadline, self.answer_limits()).await;
+            self.counts.exchange.observe(begun.elapsed());
+            let failed = match result {
                 Ok(answer) => {
                     self.keep(link, connection).await;
                     return Ok(answer);
@@ -331,14 +346,18 @@ impl Bank {
 
     async fn place(&self, total: Instant) -> Result<SemaphorePermit<'_>, Box<Refused>> {
         if let Ok(permit) = self.places.try_acquire() {
+            self.counts.queue.observe_nothing();
             return Ok(permit);
         }
         let overloaded = |detail: &str| Refused::new(Problem::new(Code::Overloaded, detail), "");
         let _waiting = Waiting::enter(&self.waiting, self.limits.queue).ok_or_else(|| {
             overloaded("limits.concurrency requests are at the bank and limits.queue are waiting; try again")
         })?;
-        let until = earlier(Instant::now(), self.timeouts.connect, total);
-        match timeout_at(until, self.places.acquire()).await {
+        let begun = Instant::now();
+        let until = earlier(begun, self.timeouts.connect, total);
+        let acquired = timeout_at(until, self.places.acquire()).await;
+        self.counts.queue.observe(begun.elapsed());
+        match acquired {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(overloaded(
                 "no place at the bank became free within timeouts.connect; try again",
@@ -368,7 +387,9 @@ impl Bank {
         {
             trial.settle(reachable);
         }
-        let link = result.map_err(|error| Refused::new(problem_of(&error), error.to_string()))?;
+        let mut link =
+            result.map_err(|error| Refused::new(problem_of(&error), error.to_string()))?;
+        link.counted(&self.counts.open);
         self.counts.opened.fetch_add(1, Ordering::Relaxed);
         Ok(link)
     }

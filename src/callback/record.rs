@@ -19,6 +19,12 @@ pub struct Counts {
     pub rejected: AtomicU64,
     /// Refused for anything else, our own trouble included.
     pub refused: AtomicU64,
+    /// Events that the shop has acknowledged.
+    pub delivered: AtomicU64,
+    /// Attempts that failed, and another follows.
+    pub retried: AtomicU64,
+    /// Events that were given up.
+    pub dead: AtomicU64,
 }
 
 /// One notification's record in the making. Dropped unfinished it says `caller_gone`.

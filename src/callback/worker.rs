@@ -4,11 +4,13 @@
 //! failure; it never sees a bank.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use super::record::Counts;
 use crate::app::{Delivery, NotDelivered, Shop};
 use crate::journal::inbox::{Claim, Settle};
 use crate::journal::{Journal, JournalError};
@@ -49,6 +51,8 @@ pub struct Worker {
     pub places: Arc<Semaphore>,
     /// Told of each new event.
     pub wake: Arc<Notify>,
+    /// How attempts ended.
+    pub counts: Arc<Counts>,
     /// Told to stop.
     pub stop: watch::Receiver<bool>,
 }
@@ -81,8 +85,9 @@ impl Worker {
             match self.journal.claim(&self.name, terms.policy, now).await {
                 Ok(Some(claim)) => {
                     let (journal, wake) = (self.journal.clone(), Arc::clone(&self.wake));
+                    let counts = Arc::clone(&self.counts);
                     tokio::spawn(async move {
-                        attempt(&terms, &journal, &claim).await;
+                        attempt(&terms, &journal, &claim, &counts).await;
                         drop(place);
                         wake.notify_one();
                     });
@@ -137,7 +142,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// One attempt, from the signature to the word on disk.
-async fn attempt(terms: &Terms, journal: &Journal, claim: &Claim) {
+async fn attempt(terms: &Terms, journal: &Journal, claim: &Claim, counts: &Counts) {
     let delivery = delivery(claim, unix_millis());
     let (shop, sent) = (terms.shop.clone(), delivery.clone());
     // On a task of its own: should it panic, its event does not stay claimed for ever.
@@ -154,6 +159,12 @@ async fn attempt(terms: &Terms, journal: &Journal, claim: &Claim) {
         Err(failed) => after(&terms.schedule, claim, failed, now),
     };
     tell(claim, &delivery, &result, &settle);
+    let ended = match settle {
+        Settle::Delivered => &counts.delivered,
+        Settle::Retry { .. } => &counts.retried,
+        Settle::Dead { .. } => &counts.dead,
+    };
+    ended.fetch_add(1, Ordering::Relaxed);
     // Until it is written down: an acknowledged event that is forgotten would be delivered once more.
     loop {
         match journal

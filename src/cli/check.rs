@@ -21,6 +21,7 @@ use crate::gate::ingress;
 use crate::gate::material::{Files, Keys};
 use crate::harden::rules;
 use crate::net::exchange::chain;
+use crate::policy::operation::UnixMillis;
 use crate::policy::signature::{Algorithm, PublicKey};
 use crate::tls::identity::{self, Identity, IdentityError, Leaf};
 use crate::tls::pem;
@@ -228,6 +229,9 @@ impl Report {
         for advice in callback.advice() {
             self.add(Level::Warning, &name, advice);
         }
+        if let Some(end) = callback.keys_end() {
+            self.last_key(&name, end);
+        }
         match ingress::Material::load(callback) {
             Ok(material) => {
                 self.add(Level::Ok, name, "the bank's keys fit their algorithms");
@@ -421,6 +425,36 @@ impl Report {
             (
                 Level::Ok,
                 format!("{what} ({}) is valid until {until}", facts.subject),
+            )
+        };
+        self.add(level, subject, message);
+    }
+
+    /// A key that another one follows may end: that is what a rotation looks like.
+    fn last_key(&mut self, subject: &str, end: UnixMillis) {
+        let end = u64::try_from(end.0).unwrap_or(0);
+        let end = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(end));
+        let end = end.unwrap_or(self.now);
+        let until = Timestamp::from(end);
+        let margin = Duration::from_secs(u64::from(self.days).saturating_mul(86_400));
+        let soon = self.now.checked_add(margin).is_none_or(|then| end < then);
+        let (level, message) = if end < self.now {
+            (
+                Level::Problem,
+                format!("the last of signature.keys ended at {until}"),
+            )
+        } else if soon {
+            (
+                Level::Problem,
+                format!(
+                    "the last of signature.keys ends within {} days, at {until}",
+                    self.days
+                ),
+            )
+        } else {
+            (
+                Level::Ok,
+                format!("the last of signature.keys is good until {until}"),
             )
         };
         self.add(level, subject, message);

@@ -143,6 +143,13 @@ pub enum Ack {
 }
 
 impl Callback {
+    /// When the last of its keys ends: nothing is verified after that. `None` when one of them never does.
+    #[must_use]
+    pub fn keys_end(&self) -> Option<UnixMillis> {
+        let ends = self.signature.keys.iter().map(|key| key.not_after);
+        ends.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
     /// What `check` says of a callback that may be meant as it is.
     #[must_use]
     pub fn advice(&self) -> Vec<String> {

@@ -18,6 +18,7 @@ use crate::audit::Audit;
 use crate::bank::{Bank, Outbound};
 use crate::config::{Limits, Timeouts};
 use crate::journal::{self, Journal};
+use crate::metrics::{Meter, Requests};
 use crate::net::accept::Accepted;
 use crate::net::body::{self, BodyError};
 use crate::net::clock::unix_millis;
@@ -35,10 +36,11 @@ use crate::policy::operation::{Reference, State};
 use crate::policy::outcome::Outcome;
 use crate::policy::problem::{Code, Problem};
 use crate::policy::route::{self, Method, Route, Verdict as RouteVerdict};
+use crate::tls::identity::Leaf;
 use crate::tls::store::Store;
 use callers::Callers;
 use guarded::Guarded;
-use record::{Audited, Counts, Record};
+use record::{Audited, Record};
 
 /// Everything about one bank that a reload replaces, as one piece.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub struct Generation {
     pub number: u64,
     /// The allow-list.
     pub routes: Vec<Route>,
+    /// Where the requests of each route are counted, in the order of the allow-list.
+    pub meters: Vec<Arc<Meter>>,
     /// Further request headers that pass.
     pub pass: Vec<HeaderName>,
     /// Headers that we add.
@@ -63,6 +67,8 @@ pub struct Generation {
     pub url: String,
     /// Our certificate and its key, for the status; `None` for plaintext.
     pub identity: Option<Arc<Store>>,
+    /// The certificates of `trust.ca_file`, for the status.
+    pub cas: Vec<Leaf>,
 }
 
 /// One bank's egress: what stays while generations come and go.
@@ -71,11 +77,20 @@ pub struct Egress {
     name: String,
     current: watch::Receiver<Arc<Generation>>,
     draining: watch::Receiver<bool>,
-    counts: Counts,
+    requests: Arc<Requests>,
     ids: Arc<RequestIds>,
     journal: Option<Journal>,
     audited: Option<Audited>,
     callers: Callers,
+}
+
+impl Generation {
+    /// Where the requests of a route of this allow-list are counted.
+    fn meter(&self, route: &Route) -> Option<&Meter> {
+        let mut pairs = self.routes.iter().zip(&self.meters);
+        let found = pairs.find(|(one, _)| std::ptr::eq(*one, route));
+        found.map(|(_, meter)| &**meter)
+    }
 }
 
 /// One caller's connection, judged once.
@@ -122,12 +137,13 @@ impl Egress {
         ids: Arc<RequestIds>,
         journal: Option<Journal>,
         callers: Callers,
+        requests: Arc<Requests>,
     ) -> Self {
         Self {
             name,
             current,
             draining,
-            counts: Counts::default(),
+            requests,
             ids,
             journal,
             audited: None,
@@ -153,8 +169,8 @@ impl Egress {
 
     /// What became of the requests so far.
     #[must_use]
-    pub fn counts(&self) -> &Counts {
-        &self.counts
+    pub fn requests(&self) -> &Arc<Requests> {
+        &self.requests
     }
 
     /// Who was denied.
@@ -240,7 +256,7 @@ impl Egress {
     fn record(&self, caller: &Caller, started: Instant, id: String) -> Record<'_> {
         Record::begin(
             &self.name,
-            &self.counts,
+            self.requests.unrouted(),
             &caller.listener,
             caller.peer.known_uid(),
             started,
@@ -258,8 +274,9 @@ impl Egress {
             }
             _ => self.ids.next(),
         };
-        let mut record = self.record(caller, started, id);
+        // Before the record, which counts where the generation says.
         let generation = self.generation();
+        let mut record = self.record(caller, started, id);
         match self
             .story(&generation, caller, request, refused_head, &mut record)
             .await
@@ -291,13 +308,13 @@ impl Egress {
     }
 
     /// The contract's order (design: accept → caller check → parse → route → headers → connection → send → answer).
-    async fn story(
+    async fn story<'g>(
         &self,
-        generation: &Arc<Generation>,
+        generation: &'g Arc<Generation>,
         caller: &Caller,
         request: Request<Incoming>,
         refused_head: Option<guard::Refusal>,
-        record: &mut Record<'_>,
+        record: &mut Record<'g>,
     ) -> Result<PassedOn, Refusal> {
         let access = generation
             .access
@@ -324,7 +341,9 @@ impl Egress {
             RouteVerdict::Allow(route) => route,
             verdict => return Err(route_refusal(verdict, &generation.routes, path)),
         };
-        record.route(&route.name);
+        if let Some(meter) = generation.meter(route) {
+            record.route(&route.name, meter);
+        }
         headers::judge(&parts.headers, &generation.pass, caller.peer.is_tcp())
             .map_err(header_problem)?;
         let total = record.started() + generation.timeouts.total;

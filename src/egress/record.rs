@@ -1,43 +1,19 @@
-//! Exactly one record for each request, whatever ends it.
+//! Exactly one record for each request, whatever ends it: in the log, the metrics and the audit log.
 //!
 //! A [`Record`] is begun with a request's head and finished with its answer; dropped unfinished (the connection's task
 //! was ended with the request still running) it writes `caller_gone` by itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
 use crate::audit::{Audit, Request};
+use crate::metrics::{Ending, Meter};
 use crate::net::clock::unix_millis;
 use crate::policy::operation::Reference;
 use crate::policy::outcome::Outcome;
 use crate::policy::problem::{Code, Fault, Problem};
 use crate::policy::route::Method;
-
-/// How many requests ended with each outcome.
-#[derive(Debug, Default)]
-pub struct Counts {
-    answered: AtomicU64,
-    not_sent: AtomicU64,
-    unknown: AtomicU64,
-}
-
-impl Counts {
-    /// The count for an outcome.
-    #[must_use]
-    pub fn of(&self, outcome: Outcome) -> u64 {
-        self.cell(outcome).load(Ordering::Relaxed)
-    }
-
-    fn cell(&self, outcome: Outcome) -> &AtomicU64 {
-        match outcome {
-            Outcome::Answered => &self.answered,
-            Outcome::NotSent => &self.not_sent,
-            Outcome::Unknown => &self.unknown,
-        }
-    }
-}
 
 /// The audit log, for the requests of one bank.
 #[derive(Clone, Debug)]
@@ -52,7 +28,7 @@ pub struct Audited {
 #[derive(Debug)]
 pub struct Record<'e> {
     bank: &'e str,
-    counts: &'e Counts,
+    meter: &'e Meter,
     audited: Option<&'e Audited>,
     listener: String,
     uid: Option<u32>,
@@ -69,11 +45,11 @@ pub struct Record<'e> {
 }
 
 impl<'e> Record<'e> {
-    /// Begins a record.
+    /// Begins a record. `meter` is that of requests without a route.
     #[must_use]
     pub fn begin(
         bank: &'e str,
-        counts: &'e Counts,
+        meter: &'e Meter,
         listener: &str,
         uid: Option<u32>,
         started: Instant,
@@ -81,7 +57,7 @@ impl<'e> Record<'e> {
     ) -> Self {
         Self {
             bank,
-            counts,
+            meter,
             audited: None,
             listener: listener.to_owned(),
             uid,
@@ -127,9 +103,10 @@ impl<'e> Record<'e> {
         self.method = method;
     }
 
-    /// The route's name; never the path, which holds ids.
-    pub fn route(&mut self, name: &str) {
+    /// The route's name, and where its requests are counted; never the path, which holds ids.
+    pub fn route(&mut self, name: &str, meter: &'e Meter) {
         name.clone_into(&mut self.route);
+        self.meter = meter;
     }
 
     /// The body's size.
@@ -155,7 +132,8 @@ impl<'e> Record<'e> {
 
     /// The bank's answer is passed on.
     pub fn finish_answered(&mut self, status: u16, bytes_out: usize, outcome: Outcome) {
-        self.write(status, "", outcome, bytes_out, "", None);
+        let ending = Ending::Answered(status);
+        self.write(ending, status, "", outcome, bytes_out, "", None);
     }
 
     /// A problem is answered.
@@ -164,12 +142,22 @@ impl<'e> Record<'e> {
         if let Some(operation) = problem.operation {
             self.operation(operation);
         }
-        let code = if self.gone { "caller_gone" } else { row.code };
-        self.write(row.status, code, problem.outcome, 0, cause, Some(row.fault));
+        let (ending, code) = if self.gone {
+            (Ending::CallerGone, "caller_gone")
+        } else {
+            (Ending::Problem(problem.code), row.code)
+        };
+        let fault = Some(row.fault);
+        self.write(ending, row.status, code, problem.outcome, 0, cause, fault);
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of a record, each given by all three ends"
+    )]
     fn write(
         &mut self,
+        ending: Ending,
         status: u16,
         code: &'static str,
         outcome: Outcome,
@@ -181,8 +169,9 @@ impl<'e> Record<'e> {
             return;
         }
         self.written = true;
-        self.counts.cell(outcome).fetch_add(1, Ordering::Relaxed);
-        let milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = self.started.elapsed();
+        self.meter.count(ending, outcome, took);
+        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         // Without one the field is left out.
         let operation = self.operation.map(tracing::field::display);
         macro_rules! line {
@@ -256,7 +245,7 @@ impl<'e> Record<'e> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         let outcome = self.outcome_if_dropped;
-        self.write(0, "caller_gone", outcome, 0, "", None);
+        self.write(Ending::CallerGone, 0, "caller_gone", outcome, 0, "", None);
     }
 }
 
@@ -265,10 +254,10 @@ mod tests {
     use super::*;
     use crate::policy::problem::Code;
 
-    fn begin(counts: &Counts) -> Record<'_> {
+    fn begin(meter: &Meter) -> Record<'_> {
         Record::begin(
             "b",
-            counts,
+            meter,
             "unix:x",
             Some(33),
             Instant::now(),
@@ -276,28 +265,37 @@ mod tests {
         )
     }
 
+    fn counted(meter: &Meter) -> Vec<(&'static str, &'static str, u64)> {
+        let mut all = Vec::new();
+        meter.each(|code, outcome, count| {
+            if count > 0 {
+                all.push((code, outcome.as_str(), count));
+            }
+        });
+        all
+    }
+
     #[test]
-    fn a_finished_record_is_counted_once() {
-        let counts = Counts::default();
-        let mut record = begin(&counts);
+    fn a_finished_record_is_counted_once_and_where_its_route_is() {
+        let (none, route) = (Meter::default(), Meter::default());
+        let mut record = begin(&none);
+        record.route("create", &route);
         record.if_dropped(Outcome::Unknown);
         record.finish_answered(200, 2, Outcome::Answered);
         record.finish_refused(&Problem::new(Code::BankTimeout, ""), "");
         drop(record);
-        assert_eq!(
-            (counts.of(Outcome::Answered), counts.of(Outcome::Unknown)),
-            (1, 0)
-        );
+        assert_eq!(counted(&route), [("2xx", "answered", 1)]);
+        assert_eq!(counted(&none), []);
     }
 
     #[test]
     fn a_dropped_record_counts_as_what_it_was_at_that_moment() {
-        let counts = Counts::default();
-        drop(begin(&counts));
-        assert_eq!(counts.of(Outcome::NotSent), 1);
-        let mut record = begin(&counts);
+        let meter = Meter::default();
+        drop(begin(&meter));
+        let mut record = begin(&meter);
         record.if_dropped(Outcome::Unknown);
         drop(record);
-        assert_eq!(counts.of(Outcome::Unknown), 1);
+        let gone = |outcome| ("caller_gone", outcome, 1);
+        assert_eq!(counted(&meter), [gone("not_sent"), gone("unknown")]);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, watch};
 
+use super::listening::Listening;
 use super::{denied, status};
 use crate::admin::callbacks::{RejectedBody, RejectedFn};
 use crate::app::Shop;
@@ -245,6 +246,7 @@ pub(super) struct CallbackGate {
     connections: u32,
     deliveries: Arc<Semaphore>,
     concurrency: u32,
+    pub(super) listening: Listening,
 }
 
 /// Starts a callback's listeners and its worker.
@@ -284,6 +286,7 @@ pub(super) fn start(
         denials: Arc::clone(&denials),
     });
     let mut listen = Vec::with_capacity(bound.len());
+    let mut listening = Listening::default();
     for (index, (bound, configured)) in bound.into_iter().zip(&callback.listen).enumerate() {
         let served = match (&configured.socket, bound.tcp_addr()) {
             (Socket::Unix(socket), _) => status::Served::Unix(socket.path.clone()),
@@ -293,7 +296,9 @@ pub(super) fn start(
         let listener = bound.serve()?;
         tracing::info!(callback = &*name, listener = &*label, "listening");
         let (flow, places, drain) = (Arc::clone(&flow), Arc::clone(&places), drain.clone());
+        let mark = listening.mark();
         tokio::spawn(async move {
+            let _mark = mark;
             let for_each = Arc::clone(&label);
             accept::run(listener, &label, places, drain, move |accepted, place| {
                 let (flow, label) = (Arc::clone(&flow), Arc::clone(&for_each));
@@ -309,6 +314,7 @@ pub(super) fn start(
         terms: terms_in_force,
         places: Arc::clone(&deliveries),
         wake: Arc::clone(&wake),
+        counts: Arc::clone(&counts),
         stop: drain.clone(),
     };
     tokio::spawn(worker.run());
@@ -336,6 +342,7 @@ pub(super) fn start(
         connections: number(callback.limits.connections),
         deliveries,
         concurrency: number(callback.deliver.concurrency),
+        listening,
     })
 }
 
@@ -381,6 +388,17 @@ impl CallbackGate {
         self.terms.send_replace(Arc::new(terms));
         // A shop that has moved is tried at once.
         self.wake.notify_one();
+    }
+
+    /// The generation in force.
+    pub(super) fn generation(&self) -> Arc<Generation> {
+        Arc::clone(&self.publish.borrow())
+    }
+
+    /// Connections of callers that stand.
+    pub(super) fn connected(&self) -> usize {
+        let connections = usize::try_from(self.connections).unwrap_or(usize::MAX);
+        connections.saturating_sub(self.places.available_permits())
     }
 
     /// Waits until no caller is connected and nothing is being delivered.

@@ -229,6 +229,9 @@ impl Facts {
             undelivered: counts.undelivered.load(Relaxed),
             commits: counts.commits.load(Relaxed),
             works: counts.rows.load(Relaxed),
+            // The look's.
+            size: 0,
+            disk_free: None,
         }
     }
 

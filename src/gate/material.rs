@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
+use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 
 use crate::config::{Bank, Listen, TcpAccess, Tls, Transport};
@@ -14,7 +15,7 @@ use crate::policy::caller::Access;
 use crate::policy::keyproto::Held;
 use crate::policy::secret::Secret;
 use crate::tls::client::{TlsClient, TlsSetup, TlsSetupError};
-use crate::tls::identity::{self, Identity, IdentityError};
+use crate::tls::identity::{self, Identity, IdentityError, Leaf};
 use crate::tls::key::ClientKey;
 use crate::tls::keyholder::Keyholder;
 use crate::tls::pem;
@@ -42,6 +43,7 @@ pub enum Keys {
 #[derive(Debug)]
 pub struct Files {
     tls: Option<(Box<Tls>, TlsSetup)>,
+    cas: Vec<Leaf>,
     set: Vec<(HeaderName, HeaderValue)>,
     access: Vec<Access>,
 }
@@ -51,6 +53,8 @@ pub struct Files {
 pub struct Material {
     /// `None` for plaintext to loopback.
     pub tls: Option<Arc<TlsClient>>,
+    /// What the certificates of `trust.ca_file` say.
+    pub cas: Vec<Leaf>,
     /// Headers that we add, their values secret.
     pub set: Vec<(HeaderName, HeaderValue)>,
     /// What each listener asks, in the order of the config.
@@ -91,15 +95,17 @@ impl Files {
     /// # Errors
     /// The first [`MaterialError`] found.
     pub fn read(bank: &Bank) -> Result<Self, MaterialError> {
-        let tls = match &bank.transport {
-            Transport::PlaintextLoopback => None,
+        let (tls, cas) = match &bank.transport {
+            Transport::PlaintextLoopback => (None, Vec::new()),
             Transport::Tls(tls) => {
                 // Read again with the key, which may be another by then; a bad one is told before it is asked for.
                 identity::leaf(
                     &tls.cert_file,
                     &pem::certificates(&tls.cert_file).map_err(IdentityError::from)?,
                 )?;
-                Some((tls.clone(), setup(tls)?))
+                let trust = Trust::load(&tls.ca_file)?;
+                let setup = setup(tls, trust.roots)?;
+                (Some((tls.clone(), setup)), trust.certificates)
             }
         };
         let mut set = Vec::with_capacity(bank.headers.set_files.len());
@@ -115,7 +121,12 @@ impl Files {
             .iter()
             .map(load_access)
             .collect::<Result<_, _>>()?;
-        Ok(Self { tls, set, access })
+        Ok(Self {
+            tls,
+            cas,
+            set,
+            access,
+        })
     }
 
     /// Matches the certificate with its key: the only thing that can be wrong by now.
@@ -132,6 +143,7 @@ impl Files {
         };
         Ok(Material {
             tls,
+            cas: self.cas,
             set: self.set,
             access: self.access,
         })
@@ -157,8 +169,7 @@ fn store(tls: &Tls, keys: &Keys) -> Result<Store, MaterialError> {
     }
 }
 
-fn setup(tls: &Tls) -> Result<TlsSetup, MaterialError> {
-    let roots = Trust::load(&tls.ca_file)?.roots;
+fn setup(tls: &Tls, roots: RootCertStore) -> Result<TlsSetup, MaterialError> {
     let server_name = ServerName::try_from(tls.server_name.clone())?;
     let pins = tls.spki_sha256.clone();
     Ok(TlsSetup::new(tls.min_version, roots, server_name, pins)?)

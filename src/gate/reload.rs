@@ -10,7 +10,7 @@ use super::ingress;
 use super::ledger::Facts;
 use super::material::{Files, Keys, Material, MaterialError};
 use super::status::Life;
-use super::{Gate, Resolver, generation, keyholder, tidy};
+use super::{Gate, Resolver, expiry, generation, keyholder, tidy};
 use crate::config::{self, Config, Listen};
 use crate::harden::needs::GateNeeds;
 use crate::harden::rules;
@@ -258,6 +258,7 @@ impl Gate {
                 resolver,
                 &self.handshakes,
                 counts,
+                gate.egress.requests(),
             ));
         }
         for (gate, generation) in self.banks.iter().zip(next) {
@@ -270,7 +271,8 @@ impl Gate {
         }
         self.keys.send_replace(tidy::keys_of(&config));
         self.config = config;
-        self.warn_of_expiry();
+        let endings = expiry::endings(&self.banks, &self.callbacks);
+        self.life.told.tell(&endings, std::time::SystemTime::now());
         Ok(number)
     }
 }

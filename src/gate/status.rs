@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::expiry::{self, Told};
 use super::ingress::CallbackGate;
 use super::ledger::Facts;
+use super::look::Look;
 use super::{BankGate, Gate};
 use crate::admin::commands::{ProbeFn, Probed};
 use crate::admin::status;
@@ -17,15 +19,15 @@ use crate::admin::status::{
 };
 use crate::audit::Audit;
 use crate::config::{self, Hardening, Listen, TcpAccess};
-use crate::egress::Egress;
 use crate::harden::Confined;
 use crate::net::denials::Denials;
 use crate::policy::operation::UnixMillis;
 use crate::policy::outcome::Outcome;
 use crate::tls::keyholder::Keyholder;
 
-/// Banks take weeks to issue a certificate.
-const EXPIRY_MARGIN: Duration = Duration::from_secs(30 * 86_400);
+const KEYHOLDER_DOWN: &str = "the keyholder does not answer, and no new connection to a bank can be made: see its log \
+    (`journalctl -u priorgate-keyholder`), and start it again (`systemctl restart priorgate-keyholder`; where the gate starts \
+    it itself, restart priorgate)";
 
 /// What the process knows about its own life.
 pub struct Life {
@@ -33,6 +35,8 @@ pub struct Life {
     log_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
     confined: Confined,
     state: Mutex<State>,
+    /// Of which ends the log was told.
+    pub(super) told: Told,
 }
 
 #[derive(Debug)]
@@ -53,8 +57,8 @@ pub enum Served {
 
 /// One bank's part of the view: what does not change over reloads.
 #[derive(Debug)]
-struct BankView {
-    gate: BankGate,
+pub(super) struct BankView {
+    pub(super) gate: BankGate,
     listen: Vec<Served>,
 }
 
@@ -62,15 +66,16 @@ struct BankView {
 #[derive(Debug)]
 pub struct View {
     config: PathBuf,
-    banks: Vec<BankView>,
+    pub(super) banks: Vec<BankView>,
     admin: AdminListeners,
-    life: Arc<Life>,
-    ledger: Option<Facts>,
-    callbacks: Vec<CallbackGate>,
-    audit: Option<Audit>,
+    pub(super) life: Arc<Life>,
+    pub(super) ledger: Option<Facts>,
+    pub(super) callbacks: Vec<CallbackGate>,
+    pub(super) audit: Option<Audit>,
     /// A key is configured for the audit log.
     audit_key: bool,
-    keyholder: Option<Arc<Keyholder>>,
+    pub(super) keyholder: Option<Arc<Keyholder>>,
+    pub(super) look: Look,
 }
 
 impl Life {
@@ -91,6 +96,7 @@ impl Life {
             log_dropped,
             confined,
             state: Mutex::new(state),
+            told: Told::default(),
         }
     }
 
@@ -196,6 +202,7 @@ impl View {
                 .as_ref()
                 .is_some_and(|audit| audit.key.is_some()),
             keyholder: gate.keyholder.clone(),
+            look: Look::default(),
         }
     }
 
@@ -204,12 +211,20 @@ impl View {
     pub fn status(&self) -> Status {
         let state = self.life.lock();
         let mut warnings = state.warnings.clone();
-        warnings.extend(
-            self.banks
-                .iter()
-                .filter_map(|bank| expiry_warning(&bank.gate.egress)),
-        );
+        let (endings, now) = (self.endings(), SystemTime::now());
+        let urgent = expiry::urgent(&endings, now).into_iter();
+        warnings.extend(urgent.map(|(_, ending)| ending.warning(now)));
+        let found = self.look.found();
+        if self.keyholder.as_ref().is_some_and(|it| !it.facts().up) {
+            warnings.push(KEYHOLDER_DOWN.to_owned());
+        }
         warnings.extend(self.ledger.iter().flat_map(Facts::warnings));
+        if let (true, Some(free)) = (found.is_low(), found.disk_free) {
+            warnings.push(format!(
+                "the journal's disk is nearly full ({} MiB are left): free some space before new operations are refused",
+                free >> 20
+            ));
+        }
         warnings.extend(
             self.audit
                 .iter()
@@ -228,11 +243,47 @@ impl View {
             banks: self.banks.iter().map(BankView::status).collect(),
             callbacks: self.callbacks.iter().map(callback).collect(),
             keyholder: self.keyholder.as_deref().map(keyholder),
-            journal: self.ledger.as_ref().map(Facts::status),
-            audit: self.audit.as_ref().map(audit_status),
+            journal: self.ledger.as_ref().map(|facts| status::Journal {
+                size: found.journal_size,
+                disk_free: found.disk_free,
+                ..facts.status()
+            }),
+            audit: self.audit.as_ref().map(|audit| status::Audit {
+                owed: found.owed,
+                ..audit_status(audit)
+            }),
+            listeners_down: self.listeners_down(),
             admin: self.admin.clone(),
             log_dropped: (self.life.log_dropped)(),
         }
+    }
+}
+
+impl View {
+    /// What can end, of the generations in force.
+    pub(super) fn endings(&self) -> Vec<expiry::Ending> {
+        let banks: Vec<_> = self.banks.iter().map(|bank| bank.gate.clone()).collect();
+        expiry::endings(&banks, &self.callbacks)
+    }
+
+    /// Tells the log of what ends, where it was not told yet.
+    pub(super) fn tell_of_ends(&self, now: SystemTime) {
+        self.life.told.tell(&self.endings(), now);
+    }
+
+    fn listeners_down(&self) -> Vec<String> {
+        let banks = self.banks.iter().map(|bank| {
+            let name = format!("bank {}", bank.gate.egress.name());
+            (name, bank.gate.listening.down())
+        });
+        let callbacks = self.callbacks.iter().map(|callback| {
+            (
+                format!("callback {}", callback.name),
+                callback.listening.down(),
+            )
+        });
+        let down = banks.chain(callbacks).filter(|(_, down)| *down > 0);
+        down.map(|(name, _)| name).collect()
     }
 }
 
@@ -241,7 +292,7 @@ impl BankView {
         use std::sync::atomic::Ordering::Relaxed;
         let generation = self.gate.egress.generation();
         let bank = &generation.bank;
-        let requests = self.gate.egress.counts();
+        let requests = self.gate.egress.requests();
         Bank {
             name: self.gate.egress.name().to_owned(),
             url: generation.url.clone(),
@@ -298,6 +349,8 @@ fn audit_status(audit: &Audit) -> status::Audit {
         signed: counts.signed.load(Relaxed),
         lost: counts.lost.load(Relaxed),
         journal_row: counts.row.load(Relaxed),
+        // The look's.
+        owed: 0,
     }
 }
 
@@ -362,7 +415,7 @@ fn stuck(callback: &CallbackGate) -> Vec<String> {
     found
 }
 
-fn system_time(at: UnixMillis) -> SystemTime {
+pub(super) fn system_time(at: UnixMillis) -> SystemTime {
     let since = Duration::from_millis(u64::try_from(at.0).unwrap_or(0));
     SystemTime::UNIX_EPOCH
         .checked_add(since)
@@ -412,29 +465,6 @@ fn denied(denials: &Denials) -> Denied {
             count: row.count,
         }),
     }
-}
-
-/// A client certificate that has ended or ends soon. It is used all the same: the clock may be wrong, and only the bank
-/// decides what it takes.
-pub(super) fn expiry_warning(egress: &Egress) -> Option<String> {
-    let generation = egress.generation();
-    let facts = &generation.identity.as_ref()?.current().leaf;
-    let now = SystemTime::now();
-    let soon = now.checked_add(EXPIRY_MARGIN)?;
-    if facts.not_after >= soon {
-        return None;
-    }
-    let until = Timestamp::from(facts.not_after);
-    let verb = if facts.not_after < now {
-        "has expired at"
-    } else {
-        "ends at"
-    };
-    Some(format!(
-        "bank {}: the client certificate ({}) {verb} {until}",
-        egress.name(),
-        facts.subject
-    ))
 }
 
 fn listen_address(served: &Served) -> ListenAddress {

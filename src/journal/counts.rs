@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::operations;
+use crate::metrics::Histogram;
 
 /// Numbers for the status.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub struct Counts {
     pub commits: AtomicU64,
     /// Works in them.
     pub rows: AtomicU64,
+    /// How long they took, from their begin to the disk's word.
+    pub commit: Histogram,
 }
 
 impl Counts {

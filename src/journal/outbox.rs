@@ -54,6 +54,14 @@ impl Reader {
     pub fn owed(&self, after: i64) -> Result<Vec<Owed>, StoreError> {
         Ok(owed(self.connection(), after)?)
     }
+
+    /// How many rows the audit log does not have yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn owes(&self) -> Result<u64, StoreError> {
+        Ok(waiting(self.connection())?.unsigned_abs())
+    }
 }
 
 impl Journal {
@@ -130,13 +138,16 @@ pub(super) fn unset(connection: &Connection, name: &str) -> rusqlite::Result<()>
 
 /// Whether the audit log is so far behind that nothing new may begin.
 pub(super) fn is_full(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(waiting(connection)? >= max())
+}
+
+fn waiting(connection: &Connection) -> rusqlite::Result<i64> {
     // Rows have no holes, and go from the oldest on.
-    let waiting: i64 = connection
+    connection
         .prepare_cached(
             "SELECT coalesce((SELECT max(row) FROM outbox) - (SELECT min(row) FROM outbox) + 1, 0)",
         )?
-        .query_row([], |row| row.get(0))?;
-    Ok(waiting >= max())
+        .query_row([], |row| row.get(0))
 }
 
 fn put(connection: &Connection, record: &Fields, now: UnixMillis) -> rusqlite::Result<()> {

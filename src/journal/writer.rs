@@ -298,6 +298,7 @@ impl Writer {
             .into_iter()
             .chain(batch.iter().map(|task| task.name()))
             .collect();
+        let begun = Instant::now();
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         let done = before
             .iter()
@@ -320,6 +321,7 @@ impl Writer {
                     failpoint::at(name, "after_commit");
                 }
                 self.counts.commits.fetch_add(1, Ordering::Relaxed);
+                self.counts.commit.observe(begun.elapsed());
                 self.counts
                     .rows
                     .fetch_add(batch.len() as u64, Ordering::Relaxed);

@@ -6,7 +6,7 @@
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -40,6 +40,17 @@ pub struct Link {
     received: Arc<AtomicU64>,
     task: JoinHandle<Ending>,
     opened: Instant,
+    counted: Option<Counted>,
+}
+
+/// One connection among those that stand, until it is dropped.
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A whole answer of the bank.
@@ -101,7 +112,14 @@ impl Link {
             received,
             task,
             opened: Instant::now(),
+            counted: None,
         })
+    }
+
+    /// Counts it among those that stand, for as long as it does.
+    pub fn counted(&mut self, among: &Arc<AtomicUsize>) {
+        among.fetch_add(1, Ordering::Relaxed);
+        self.counted = Some(Counted(Arc::clone(among)));
     }
 
     /// When the connection was made.

@@ -43,6 +43,20 @@ pub struct Keyholder {
     pid: AtomicU32,
     signatures: AtomicU64,
     restarts: AtomicU64,
+    refusals: [AtomicU64; Refusal::ALL.len()],
+}
+
+/// Why a handshake was not signed, for the metrics.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// It has no such key any more: a rotation, and the handshake starts over.
+    KeyChanged,
+    /// It will not sign this.
+    Refused,
+    /// `sign_rate` is used up.
+    SignRate,
+    /// No answer.
+    Unanswered,
 }
 
 #[derive(Debug)]
@@ -145,7 +159,15 @@ impl Keyholder {
             pid: AtomicU32::new(0),
             signatures: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
+            refusals: [const { AtomicU64::new(0) }; Refusal::ALL.len()],
         }
+    }
+
+    /// Handshakes that were not signed, by why.
+    #[must_use]
+    pub fn refusals(&self, why: Refusal) -> u64 {
+        let cell = self.refusals.get(why as usize);
+        cell.map_or(0, |cell| cell.load(Ordering::Relaxed))
     }
 
     /// What is known without asking.
@@ -236,8 +258,16 @@ impl Keyholder {
             scheme,
             message,
         };
+        self.signed(&request, until).inspect_err(|error| {
+            if let Some(cell) = self.refusals.get(Refusal::of(error) as usize) {
+                cell.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    }
+
+    fn signed(&self, request: &Request<'_>, until: Instant) -> Result<Vec<u8>, AskError> {
         loop {
-            match self.ask(&request, until)? {
+            match self.ask(request, until)? {
                 Answer::Signed(signature) => {
                     self.signatures.fetch_add(1, Ordering::Relaxed);
                     return Ok(signature);
@@ -348,6 +378,39 @@ impl Keyholder {
         self.pid.store(pid, Ordering::Relaxed);
         self.restarts.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(pid, "the signer was restarted");
+    }
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::KeyChanged,
+        Self::Refused,
+        Self::SignRate,
+        Self::Unanswered,
+    ];
+
+    /// The label's value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::KeyChanged => "key_changed",
+            Self::Refused => "refused",
+            Self::SignRate => "sign_rate",
+            Self::Unanswered => "unanswered",
+        }
+    }
+
+    fn of(error: &AskError) -> Self {
+        match error {
+            AskError::KeyChanged => Self::KeyChanged,
+            AskError::Refused(_) => Self::Refused,
+            AskError::Pace => Self::SignRate,
+            AskError::Gone(_)
+            | AskError::Kept(_)
+            | AskError::TimedOut(_)
+            | AskError::Unexpected => Self::Unanswered,
+        }
     }
 }
 

@@ -76,6 +76,13 @@ mod keyholder_oracle;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
+mod metrics;
+#[cfg(feature = "sandbox")]
+#[cfg(test)]
+mod metrics_alarms;
+#[cfg(test)]
+mod metrics_documents;
+#[cfg(test)]
 mod once_answers;
 #[cfg(test)]
 mod once_config;

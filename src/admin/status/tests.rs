@@ -84,6 +84,8 @@ pub(crate) fn sample() -> Status {
             undelivered: 3,
             commits: 4,
             works: 9,
+            size: 5,
+            disk_free: Some(6),
         }),
         keyholder: Some(Keyholder {
             up: true,
@@ -97,6 +99,7 @@ pub(crate) fn sample() -> Status {
         },
         audit: None,
         log_dropped: 0,
+        listeners_down: Vec::new(),
     }
 }
 
@@ -136,10 +139,10 @@ fn the_document_has_the_names_of_the_contract() {
         }],
         "journal": {
             "file": "/var/lib/priorgate/journal.db", "failed": null, "frozen": false, "doubted": false, "full": false,
-            "open": 1, "unknown": 2, "undelivered": 3, "commits": 4, "works": 9,
+            "open": 1, "unknown": 2, "undelivered": 3, "commits": 4, "works": 9, "size": 5, "disk_free": 6,
         },
         "keyholder": {"up": true, "pid": 4713, "signatures": 17, "restarts": 0},
-        "audit": null, "admin": {"unix": "/run/priorgate/admin.sock", "tcp": null}, "log_dropped": 0,
+        "audit": null, "admin": {"unix": "/run/priorgate/admin.sock", "tcp": null}, "log_dropped": 0, "listeners_down": [],
     });
     assert_eq!(document, expected);
     assert_eq!(
@@ -192,24 +195,25 @@ fn a_time_that_cannot_be_written_becomes_the_nearest_that_can() {
 
 #[test]
 fn only_a_serving_gate_with_every_identity_is_ready() {
+    let nothing: [&str; 0] = [];
     let mut status = sample();
-    assert_eq!(status.not_ready(), None);
+    assert_eq!(status.failing(), nothing);
     status.phase = Phase::Reloading;
-    assert_eq!(status.not_ready(), None);
+    assert_eq!(status.failing(), nothing);
     status.banks[0].certificate = None;
-    let reason = status.not_ready();
-    assert_eq!(
-        reason.as_deref(),
-        Some("bank priorbank has no identity loaded")
-    );
+    assert_eq!(status.failing(), ["bank priorbank has no identity loaded"]);
     status.banks[0].transport = Transport::PlaintextLoopback;
-    assert_eq!(status.not_ready(), None);
+    assert_eq!(status.failing(), nothing);
     status.banks.clear();
-    assert_eq!(status.not_ready().as_deref(), Some("no bank is loaded"));
+    status.journal.as_mut().unwrap().failed = Some("disk I/O error".to_owned());
+    assert_eq!(
+        status.failing(),
+        [
+            "no bank is loaded",
+            "the journal has failed: disk I/O error"
+        ]
+    );
     for phase in [Phase::Starting, Phase::Draining] {
-        assert_eq!(
-            Status { phase, ..sample() }.not_ready(),
-            Some(phase.to_string())
-        );
+        assert_eq!(Status { phase, ..sample() }.failing(), [phase.to_string()]);
     }
 }

@@ -88,6 +88,40 @@ fn an_audit_log_without_a_key_is_a_warning_and_one_with_a_wrong_key_a_problem() 
 }
 
 #[test]
+fn a_callback_whose_last_key_ends_is_a_problem_and_a_rotation_is_none() {
+    let place = |keys: &str| {
+        let callbacks = format!(
+            "{}callbacks:\n  - name: c\n    listen: [{{unix: cb}}]\n    path: /c\n    signature: {{header: X-Signature, keys: [{keys}]}}\n    event: {{id: [body-sha256]}}\n    deliver: {{url: \"http://127.0.0.1:1/\", host: shop.example, secret_files: [deliver.secret]}}\njournal: {{sqlite: j.db}}\n",
+            quiet()
+        );
+        let place = Place::new(&callbacks, authority());
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        place.write("deliver.secret", 0o600, secret);
+        for name in ["old.pub", "new.pub"] {
+            let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+            place.write(name, 0o644, &key.public_key_pem());
+        }
+        place.check(false)
+    };
+    let old = "{id: old, algorithm: ed25519, file: old.pub, not_after: 2001-01-01T00:00:00Z}";
+    let (code, told) = place(old);
+    assert!(
+        code == PROBLEM
+            && told.contains("the last of signature.keys ended at 2001-01-01T00:00:00Z"),
+        "{told}"
+    );
+    for (new, end) in [
+        ("", ""),
+        (", not_after: 2199-01-01T00:00:00Z", "is good until 2199"),
+    ] {
+        let (code, told) = place(&format!(
+            "{old}, {{id: new, algorithm: ed25519, file: new.pub{new}}}"
+        ));
+        assert!(code == OK && told.contains(end), "{told}");
+    }
+}
+
+#[test]
 fn an_expired_intermediate_certificate_is_a_problem() {
     let mut params = authority();
     params.not_before = date_time_ymd(2000, 1, 1);

@@ -13,6 +13,7 @@ pub(crate) mod pki;
 pub(crate) mod process;
 #[cfg(feature = "sandbox")]
 pub(crate) mod sandbox;
+pub(crate) mod scrape;
 pub(crate) mod shim;
 #[cfg(feature = "sandbox")]
 pub(crate) mod shop;

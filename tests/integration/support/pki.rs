@@ -54,6 +54,14 @@ impl Ca {
         })
     }
 
+    /// A client certificate that ends so long after 1970.
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn client_until(&self, name: &str, end: std::time::Duration) -> Issued {
+        self.issue(name, |params| {
+            params.not_after = date_time_ymd(1970, 1, 1) + end;
+        })
+    }
+
     /// The same for a key of the scenario's own.
     pub(crate) fn client_for(&self, name: &str, key: &KeyPair) -> rcgen::Certificate {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
