@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use priorgate::config::TlsVersion;
 use priorgate::net::meter::Meter;
-use priorgate::tls::client::TlsClient;
+use priorgate::tls::client::{TlsClient, TlsSetup};
 use priorgate::tls::identity::Identity;
 use priorgate::tls::key::ClientKey;
 use priorgate::tls::store::{Pair, Store};
@@ -74,10 +74,10 @@ impl Client {
         let key = pair.key.clone();
         let name = ServerName::try_from(NAME).unwrap();
         let store = Arc::new(Store::fixed(pair));
-        let tls = TlsClient::new(TlsVersion::Tls13, roots, name, vec![], store).unwrap();
+        let setup = TlsSetup::new(TlsVersion::Tls13, roots, name, vec![]).unwrap();
         Self {
             key,
-            tls: Arc::new(tls),
+            tls: Arc::new(setup.with_identity(store)),
         }
     }
 

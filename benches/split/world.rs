@@ -216,7 +216,7 @@ impl Split {
             .process_group(0)
             .spawn()
             .unwrap();
-        let keyholder = Arc::new(Keyholder::inherited(ours));
+        let keyholder = Arc::new(Keyholder::inherited(ours).unwrap());
         let held = keyholder
             .keys(Instant::now() + Duration::from_secs(15))
             .unwrap_or_else(|error| panic!("{error}: {}", world.told("alone")));

@@ -107,11 +107,11 @@ mod outcome_tls;
 mod php;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod reload_keys;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
 mod required;
-#[cfg(test)]
-mod reload_keys;
 #[cfg(test)]
 mod rotation;
 #[cfg(test)]
