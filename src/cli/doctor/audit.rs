@@ -322,9 +322,10 @@ mod tests {
             let now = UnixMillis(1_795_000_000_000 + 86_400_000);
             told(|findings| signed(&report, now, findings))[0].1
         };
-        // 1,795,000,000 is 2026-11-18T10:26:40Z.
-        let (soon, late) = ("2026-11-18T10:27:00Z", "2026-11-18T10:40:00Z");
+        // 1,795,000,000 is 2026-11-18T11:06:40Z.
+        let (soon, late) = ("2026-11-18T11:07:00Z", "2026-11-18T11:20:00Z");
         assert_eq!(colour(report(5, soon, 6, None)), Colour::Green);
+        assert_eq!(colour(report(5, late, 6, None)), Colour::Green);
         assert_eq!(colour(report(5, soon, 9, None)), Colour::Green);
         assert_eq!(colour(report(5, late, 9, None)), Colour::Red);
         assert_eq!(colour(report(5, soon, 9, Some(7))), Colour::Red);

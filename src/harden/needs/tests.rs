@@ -39,6 +39,12 @@ fn a_bank_needs_its_files_its_port_and_the_resolver() {
 }
 
 #[test]
+fn tokens_are_read_again_whether_or_not_the_listener_asks_for_users_too() {
+    let both = BANK.replace("token_files:", "callers: [33], token_files:");
+    assert_eq!(needs(&both).read, needs(BANK).read);
+}
+
+#[test]
 fn an_address_needs_no_resolver_and_no_dns() {
     let needs = needs(&BANK.replace("api.bank.test", "192.0.2.7:9345"));
     assert_eq!(needs.connect_tcp, BTreeSet::from([9345]));
