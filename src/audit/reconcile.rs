@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tokio::runtime::Handle;
 
-use super::scan::{Lines, files_of};
+use super::scan::Held;
 use crate::journal::error::StoreError;
 use crate::journal::{Journal, JournalError, OpenError, Person, Reader, Reconciled, Remembered};
 use crate::net::clock::unix_millis;
@@ -70,6 +70,8 @@ pub fn reconcile(
 ) -> Result<(Reconciled, u64), ReconcileError> {
     let doubt = Reader::open(journal.path())?.doubt()?;
     let (own, doubt) = doubt.ok_or(ReconcileError::NoDoubt)?;
+    // Before the journal is told anything: what it is told goes to the log as well, and may have its file set aside.
+    let files = Held::of(log)?;
     let mut all = Reconciled::default();
     let mut steps = Vec::with_capacity(AT_ONCE);
     let mut chain = Chain::new(None);
@@ -78,9 +80,13 @@ pub fn reconcile(
         all = all.and(runtime.block_on(journal.remember(told, unix_millis()))?);
         Ok(())
     };
-    for file in files_of(log)? {
-        let mut lines = Lines::open(&file)?;
+    for file in files.files() {
+        let (mut lines, live) = file?;
         while let Some(line) = lines.next()? {
+            if live && line.unfinished {
+                // Being written: of after the start, which repairs what was not finished before it.
+                break;
+            }
             // A fault is counted by the chain.
             let _ = chain.take(line.bytes);
             let read = crate::policy::chain::Line::parse(line.bytes).ok();

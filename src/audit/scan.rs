@@ -1,7 +1,8 @@
 //! Reading a whole log, a line at a time, oldest file first.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::files::set_aside;
@@ -28,10 +29,19 @@ pub(super) struct Raw<'l> {
 
 impl Lines {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            reader: BufReader::with_capacity(CHUNK, File::open(path)?),
+        File::open(path).map(Self::of)
+    }
+
+    fn of(file: File) -> Self {
+        Self {
+            reader: BufReader::with_capacity(CHUNK, file),
             line: Vec::new(),
-        })
+        }
+    }
+
+    /// Whether there is more now than at the last look: somebody writes it.
+    pub(super) fn grew(&mut self) -> io::Result<bool> {
+        Ok(!self.reader.fill_buf()?.is_empty())
     }
 
     /// The next line. One that is too long is cut, and the rest of it is skipped: it is no record either way.
@@ -71,6 +81,43 @@ impl Lines {
             unfinished: !finished,
             took,
         }))
+    }
+}
+
+/// The files of a log that may be written meanwhile. The one that is written is held open from the start, since it may be
+/// set aside at any moment; those that were set aside keep their names.
+pub(super) struct Held {
+    older: Vec<PathBuf>,
+    live: Option<File>,
+}
+
+impl Held {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let live = match File::open(path) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let id = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let held = live.as_ref().map(File::metadata).transpose()?.map(id);
+        let mut older = Vec::new();
+        // Listed after that: what is set aside in between is in the list as well, or held.
+        for (_, path) in set_aside(path)? {
+            if held.is_none() || fs::metadata(&path).map(id).ok() != held {
+                older.push(path);
+            }
+        }
+        Ok(Self { older, live })
+    }
+
+    /// Oldest first; whether it is the one that is written.
+    pub(super) fn files(self) -> impl Iterator<Item = io::Result<(Lines, bool)>> {
+        let older = self
+            .older
+            .into_iter()
+            .map(|path| Ok((Lines::open(&path)?, false)));
+        let live = self.live.map(|file| Ok((Lines::of(file), true)));
+        older.chain(live)
     }
 }
 

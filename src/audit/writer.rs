@@ -4,6 +4,8 @@
 //! pushed goes to the file, and to the disk with the next checkpoint. An error undoes what was written since the last
 //! sync, and is tried again: what the journal owes is read again, what was only in memory is counted as lost.
 
+mod tend;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -63,6 +65,10 @@ impl Owing {
         })
     }
 
+    fn is_doubted(&self) -> bool {
+        self.journal.counts().doubted.load(Ordering::Relaxed)
+    }
+
     fn mark(&self, row: i64) -> Mark {
         Mark {
             journal: self.compared.journal,
@@ -95,6 +101,8 @@ pub(super) struct Writer {
     checkpoint_not_before: Instant,
     refusals_at: Instant,
     kept_at: Option<Instant>,
+    /// Why a full file was not set aside, once that was said.
+    full: Option<String>,
     /// Records of ours that were lost and are not yet told, and since when.
     lost: Option<(u64, UnixMillis)>,
     /// Said once at the beginning; kept until it is written.
@@ -129,6 +137,7 @@ impl Writer {
             checkpoint_not_before: now,
             refusals_at: now,
             kept_at: None,
+            full: None,
             lost: None,
             news,
         }
@@ -152,7 +161,7 @@ impl Writer {
         }
         let taken = self.shared.buffer.take(refusals);
         let closing = taken.closing;
-        if self.begin() {
+        if self.watch() && self.begin() {
             let written = self.pushed(taken) && self.owed(closing) && self.ended(closing);
             if written {
                 self.shared.fails(None);
@@ -424,34 +433,6 @@ impl Writer {
             Err(error) => tracing::debug!(%error, "the journal keeps what the audit log has"),
         }
         owing.told_at = Instant::now();
-    }
-
-    /// Sets a full file aside, and ends old ones.
-    fn housekeeping(&mut self) {
-        if self.log.is_full(self.config.rotate) && self.sync() {
-            match self.log.rotate() {
-                Ok(aside) => {
-                    let name = aside.file_name().unwrap_or_default().to_string_lossy();
-                    let fields = Fields::of("rotated").text("aside", &name);
-                    self.news.push(fields);
-                    self.kept_at = None;
-                }
-                Err(error) => tracing::warn!(%error, "a full audit log was not set aside"),
-            }
-        }
-        if self.kept_at.is_some_and(|at| at.elapsed() < KEEP_EVERY) {
-            return;
-        }
-        self.kept_at = Some(Instant::now());
-        let before = unix_millis().before(self.config.keep);
-        match self.log.end_old(before) {
-            Ok(ended) => self.news.extend(ended.iter().map(|ended| {
-                Fields::of("ended")
-                    .number("first", ended.first)
-                    .number("last", ended.last)
-            })),
-            Err(error) => tracing::warn!(%error, "old audit logs were not looked through"),
-        }
     }
 }
 

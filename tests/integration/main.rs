@@ -13,6 +13,10 @@ mod audit_crash;
 #[cfg(test)]
 mod audit_disk;
 #[cfg(test)]
+mod audit_files;
+#[cfg(test)]
+mod audit_reconcile;
+#[cfg(test)]
 mod audit_restore;
 #[cfg(test)]
 mod audit_signed;
