@@ -4,13 +4,18 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::files::set_aside;
-use crate::journal::Testimony;
+use crate::journal::{NOBODY, Testimony};
 use crate::policy::chain::{LINE_MAX, Line, Mark};
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 256 << 10;
+
+/// A line is written at once: after so many looks, half a second, half of one is all that there is.
+const LOOKS: u32 = 10;
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A file that is read line by line, with bounded memory.
 pub(super) struct Lines {
@@ -39,9 +44,15 @@ impl Lines {
         }
     }
 
-    /// Whether there is more now than at the last look: somebody writes it.
-    pub(super) fn grew(&mut self) -> io::Result<bool> {
-        Ok(!self.reader.fill_buf()?.is_empty())
+    /// Whether the file goes on after all: somebody is writing it, a line at a time.
+    pub(super) fn grows(&mut self) -> io::Result<bool> {
+        for _ in 0..LOOKS {
+            if !self.reader.fill_buf()?.is_empty() {
+                return Ok(true);
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(false)
     }
 
     /// The next line. One that is too long is cut, and the rest of it is skipped: it is no record either way.
@@ -153,27 +164,42 @@ pub fn testimony(path: &Path, journal: u64) -> io::Result<Testimony> {
     testimony_of(path, last, journal)
 }
 
-/// The same, where the end is known. Only a log that ends with another journal is read as a whole.
+/// The same, where the end is known. Only a log that ends with another journal is read any further: backwards, to the newest
+/// file that has a record of this one. A journal that was made just now ([`NOBODY`]) has none, and years need not be read for
+/// that. What cannot be read is left out: the log's end has put the journal in doubt already.
 pub(super) fn testimony_of(path: &Path, last: Option<Mark>, journal: u64) -> io::Result<Testimony> {
     let ours = match last {
         None => None,
         Some(mark) if mark.journal == journal => Some(mark.row),
+        Some(_) if journal == NOBODY => None,
         Some(_) => highest(path, journal)?,
     };
     Ok(Testimony { last, ours })
 }
 
 fn highest(path: &Path, journal: u64) -> io::Result<Option<i64>> {
+    for file in files_of(path)?.iter().rev() {
+        match highest_in(file, journal) {
+            Ok(None) => {}
+            Ok(found) => return Ok(found),
+            Err(error) => tracing::error!(
+                file = %file.display(), %error,
+                "a file of the audit log cannot be read: what it says of this journal is not known"
+            ),
+        }
+    }
+    Ok(None)
+}
+
+fn highest_in(file: &Path, journal: u64) -> io::Result<Option<i64>> {
     let mut highest = None;
-    for file in files_of(path)? {
-        let mut lines = Lines::open(&file)?;
-        while let Some(line) = lines.next()? {
-            let mark = Line::parse(line.bytes)
-                .ok()
-                .and_then(|line| line.source.mark());
-            if let Some(mark) = mark.filter(|mark| mark.journal == journal) {
-                highest = highest.max(Some(mark.row));
-            }
+    let mut lines = Lines::open(file)?;
+    while let Some(line) = lines.next()? {
+        let mark = Line::parse(line.bytes)
+            .ok()
+            .and_then(|line| line.source.mark());
+        if let Some(mark) = mark.filter(|mark| mark.journal == journal) {
+            highest = highest.max(Some(mark.row));
         }
     }
     Ok(highest)

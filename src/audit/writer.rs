@@ -8,6 +8,7 @@ mod tend;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::buffer::{Pending, Taken};
 use super::files::Log;
-use super::{CheckpointSigner, Shared};
+use super::{CheckpointSigner, Shared, Unsigned};
 use crate::config;
 use crate::journal::{Compared, Journal, Owed, Reader};
 use crate::net::clock::unix_millis;
@@ -99,6 +100,10 @@ pub(super) struct Writer {
     records: u64,
     checkpoint_at: Instant,
     checkpoint_not_before: Instant,
+    /// The signer is asked at once at the start.
+    first: bool,
+    /// It has not answered yet whether it has signed a later end than this one.
+    unjudged: bool,
     refusals_at: Instant,
     kept_at: Option<Instant>,
     /// Why a full file was not set aside, once that was said.
@@ -124,7 +129,10 @@ impl Writer {
             Some(owing) => Some(owing.mark(owing.compared.known)),
             None => log.mark(),
         };
+        let signs = signer.is_some();
         Self {
+            first: signs,
+            unjudged: signs,
             shared,
             log,
             config,
@@ -143,9 +151,11 @@ impl Writer {
         }
     }
 
-    pub(super) fn run(mut self) {
+    /// Says on `looked` when the first look is over.
+    pub(super) fn run(mut self, looked: &SyncSender<()>) {
         loop {
             let closing = self.turn();
+            let _ = looked.try_send(());
             if closing {
                 break;
             }
@@ -373,17 +383,19 @@ impl Writer {
         let due = self.records >= CHECKPOINT_RECORDS
             || self.records > 0 && self.checkpoint_at.elapsed() >= CHECKPOINT_EVERY;
         let may = Instant::now() >= self.checkpoint_not_before;
-        if !(closing || due && may) || !self.sync() {
+        if !(closing || self.first || due && may) || !self.sync() {
             return;
         }
+        self.first = false;
         let tip = self.log.synced().tip;
         let signed = match &mut self.signer {
-            None => Err("no key".to_owned()),
+            None => Err(Unsigned::Other("no key".to_owned())),
             Some(signer) => signer(tip),
         };
+        self.judge(&signed);
         let pause = match (&signed, &self.signer) {
             (Err(error), Some(_)) => {
-                tracing::warn!(error, "the end of the audit log was not signed");
+                tracing::warn!(%error, "the end of the audit log was not signed");
                 CHECKPOINT_AGAIN
             }
             _ => CHECKPOINT_PAUSE,
@@ -397,7 +409,7 @@ impl Writer {
                 .number("signatures", signed.signatures)
                 .text("signature", &hex(&signed.signature))
                 .text("key_id", &signed.key_id),
-            Err(error) => fields.text("unsigned", error),
+            Err(error) => fields.text("unsigned", &error.to_string()),
         };
         let mut draft = self.draft();
         self.add(&mut draft, unix_millis(), &fields);
@@ -470,6 +482,8 @@ fn news(log: &Log, owing: Option<&Owing>) -> Vec<Fields> {
         news.push(
             Fields::of("doubt")
                 .flag("other_journal", doubt.foreign)
+                .flag("behind_signer", doubt.behind_signer)
+                .number("absent_row", doubt.absent.unwrap_or(0))
                 .number("rows_after", after)
                 .number("rows_upto", upto),
         );

@@ -24,7 +24,11 @@ const MIB: usize = 1 << 20;
 
 /// No operation, so that the journal beside it is in no doubt worth a name.
 fn plain(count: usize) -> impl Iterator<Item = Fields> {
-    (0..count).map(|number| Fields::of("made").text("text", &"x".repeat(900)).number("number", number as u64))
+    (0..count).map(|number| {
+        Fields::of("made")
+            .text("text", &"x".repeat(900))
+            .number("number", number as u64)
+    })
 }
 
 /// A gate that sets its log aside at the least size.
@@ -46,7 +50,9 @@ fn rows(gate: &Gate) -> (Vec<i64>, Vec<i64>) {
     let records = records(&log(gate));
     let logged = records.iter().filter_map(|record| record["row"].as_i64());
     let journal = rusqlite::Connection::open(gate.path().join("journal.db")).unwrap();
-    let mut kept = journal.prepare("SELECT row FROM outbox ORDER BY row").unwrap();
+    let mut kept = journal
+        .prepare("SELECT row FROM outbox ORDER BY row")
+        .unwrap();
     let kept = kept.query_map([], |row| row.get(0)).unwrap();
     (logged.collect(), kept.map(Result::unwrap).collect())
 }
@@ -62,14 +68,15 @@ fn a_directory_that_cannot_be_synced_costs_no_file_that_was_set_aside() {
     let bank = world.good_bank();
     let logs = tempfile::tempdir().unwrap();
     let file = logs.path().join("audit.jsonl");
-    Made::new(7).write(&file, unix_millis(), plain(930));
+    Made::new(7).write(&file, unix_millis(), plain(1_280));
     let full = fs::metadata(&file).unwrap().len();
     assert!((950_000..MIB as u64).contains(&full), "{full}");
     // What the shim calls the database is the log's directory here.
     let shim = Shim::new(logs.path()).while_armed("db-sync:EIO");
-    let setup = world
-        .setup(bank.port())
-        .top(&format!("audit: {{file: {}, rotate: 1MiB}}", file.display()));
+    let setup = world.setup(bank.port()).top(&format!(
+        "audit: {{file: {}, rotate: 1MiB}}",
+        file.display()
+    ));
     let mut gate = setup.start_with(|command| shim.over(command));
     shim.arm();
     let old = aside(&file, 1);
@@ -103,7 +110,7 @@ fn a_file_that_is_set_aside_already_is_never_overwritten() {
     let file = logs.path().join("audit.jsonl");
     let old = aside(&file, 1);
     fs::write(&old, "somebody's evidence\n").unwrap();
-    Made::new(7).write(&file, unix_millis(), plain(1_100));
+    Made::new(7).write(&file, unix_millis(), plain(1_400));
     let mut gate = rotating(&world, bank.port(), &file).start();
     until("it is said", || gate.log().contains("was not set aside"));
     assert_eq!(fs::read_to_string(&old).unwrap(), "somebody's evidence\n");
@@ -116,7 +123,8 @@ fn a_file_that_is_set_aside_already_is_never_overwritten() {
 }
 
 #[test]
-fn a_log_that_is_deleted_while_the_gate_runs_is_noticed_and_what_the_journal_has_of_it_is_written_again() {
+fn a_log_that_is_deleted_while_the_gate_runs_is_noticed_and_what_the_journal_has_of_it_is_written_again()
+ {
     let world = World::new();
     let bank = bank(&world);
     let mut gate = audited(&world, bank.port()).start();
@@ -128,10 +136,16 @@ fn a_log_that_is_deleted_while_the_gate_runs_is_noticed_and_what_the_journal_has
     until("it is said", || {
         file.exists() && !of(&file, "gap").is_empty()
     });
-    assert!(gate.log().contains("deleted or moved away"), "{}", gate.log());
+    assert!(
+        gate.log().contains("deleted or moved away"),
+        "{}",
+        gate.log()
+    );
     assert_eq!(refunded(&gate, "k2"), 200);
     until("the log has that as well", || {
-        of(&file, "operation").iter().any(|record| record["row"] == 8)
+        of(&file, "operation")
+            .iter()
+            .any(|record| record["row"] == 8)
     });
     let (logged, _) = rows(&gate);
     gate.finish();
@@ -139,7 +153,10 @@ fn a_log_that_is_deleted_while_the_gate_runs_is_noticed_and_what_the_journal_has
     assert_eq!(logged, (from..=8).collect::<Vec<_>>());
     let gaps = of(&file, "gap");
     assert_eq!(gaps.len(), 1, "{gaps:#?}");
-    assert_eq!((&gaps[0]["lost"], &gaps[0]["from"]), (&Value::from("records"), &Value::from(1)));
+    assert_eq!(
+        (&gaps[0]["lost"], &gaps[0]["from"]),
+        (&Value::from("records"), &Value::from(1))
+    );
     good(&[file]);
 }
 
@@ -153,7 +170,11 @@ fn a_log_that_is_cut_short_while_the_gate_runs_is_not_filled_up_with_zeros() {
     until("the log has it", || of(&file, "operation").len() == 4);
     // As logrotate's copytruncate does.
     let copy = fs::read(&file).unwrap();
-    OpenOptions::new().write(true).truncate(true).open(&file).unwrap();
+    OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(&file)
+        .unwrap();
     until("it is said", || {
         !fs::read(&file).unwrap().is_empty() && !of(&file, "gap").is_empty()
     });
@@ -180,7 +201,9 @@ fn a_file_that_somebody_puts_in_the_place_of_the_log_is_not_written_to() {
     fs::rename(&other, &file).unwrap();
     until("the status says so", || {
         let failing = gate.status()["audit"]["failing"].clone();
-        failing.as_str().is_some_and(|why| why.contains("put in its place"))
+        failing
+            .as_str()
+            .is_some_and(|why| why.contains("put in its place"))
     });
     assert_eq!(refunded(&gate, "k1"), 200);
     assert_eq!(fs::read_to_string(&file).unwrap(), "not ours\n");
@@ -222,7 +245,10 @@ fn an_old_file_is_on_record_before_it_is_removed_whatever_comes_in_between() {
     gate.kill();
     let ended = |number: usize| {
         let ended = of(&file, "ended");
-        (ended[number]["first"].clone(), ended[number]["last"].clone())
+        (
+            ended[number]["first"].clone(),
+            ended[number]["last"].clone(),
+        )
     };
     fs::remove_file(&second).unwrap();
     assert_eq!(ended(0), (1.into(), 3.into()));
@@ -252,7 +278,7 @@ fn a_gate_that_dies_while_it_sets_a_file_aside_goes_on_with_the_same_chain() {
         let bank = bank(&world);
         let logs = tempfile::tempdir().unwrap();
         let file = logs.path().join("audit.jsonl");
-        Made::new(7).write(&file, unix_millis(), plain(1_100));
+        Made::new(7).write(&file, unix_millis(), plain(1_400));
         let mut gate = rotating(&world, bank.port(), &file)
             .start_with(|command| armed(&command, Some(&format!("{edge}:kill"))));
         until("it dies", || gate.has_ended());

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{KEEP_EVERY, Writer};
 use crate::audit::files::Old;
+use crate::audit::{SignedCheckpoint, Unsigned};
 use crate::net::clock::unix_millis;
 use crate::policy::chain::Fields;
 
@@ -47,6 +48,40 @@ impl Writer {
             Err(error) => {
                 self.shared.fails(Some(error.to_string()));
                 false
+            }
+        }
+    }
+
+    /// What the signer's first answer says of the log: an old copy of it, beside a journal that fits it, is an old copy of
+    /// both, and only the signer remembers what came after.
+    pub(super) fn judge(&mut self, signed: &Result<SignedCheckpoint, Unsigned>) {
+        if !self.unjudged || matches!(signed, Err(Unsigned::Other(_))) {
+            return;
+        }
+        self.unjudged = false;
+        let Some(owing) = &mut self.owing else { return };
+        let (journal, runtime) = (&owing.journal, &owing.runtime);
+        if signed.is_ok() {
+            if owing.compared.behind_signer_known
+                && let Err(error) = runtime.block_on(journal.signed_again())
+            {
+                tracing::warn!(%error, "the journal does not know that the audit log is signed again");
+            }
+            return;
+        }
+        match runtime.block_on(journal.behind_signer()) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::error!(
+                    "the keyholder has signed a later end of the audit log than this one has: it is an old copy, and so may the \
+                     journal be. Guarded requests are refused until `priorgate operations reconcile`"
+                );
+                self.news
+                    .push(Fields::of("doubt").flag("behind_signer", true));
+            }
+            Err(error) => {
+                self.unjudged = true;
+                tracing::error!(%error, "the audit log is an old copy, and the journal cannot be told");
             }
         }
     }

@@ -35,7 +35,12 @@ impl Made {
     }
 
     /// Rows of the journal, as one file.
-    pub(crate) fn write(&mut self, path: &Path, at: UnixMillis, rows: impl IntoIterator<Item = Fields>) {
+    pub(crate) fn write(
+        &mut self,
+        path: &Path,
+        at: UnixMillis,
+        rows: impl IntoIterator<Item = Fields>,
+    ) {
         let mut lines = Vec::new();
         for fields in rows {
             self.row += 1;
@@ -68,7 +73,10 @@ pub(crate) fn refunded(key: &str, state: &str, delivered: bool) -> Fields {
         .text("request_id", "r")
         .digest("key", Some(&hash))
         .digest("fingerprint", Some(&Digest::of("test", &[key.as_bytes()])))
-        .digest("subject", Some(&Digest::of("test subject", &[key.as_bytes()])))
+        .digest(
+            "subject",
+            Some(&Digest::of("test subject", &[key.as_bytes()])),
+        )
         .text("pointers", "/session_id")
 }
 
