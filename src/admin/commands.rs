@@ -21,9 +21,13 @@ use tokio::time::timeout;
 use super::StatusFn;
 use super::books::{Books, Peer};
 use super::callbacks::{self, Callbacks, Deed, RejectedFn};
-use super::operations::{Freeze, List, Operations, Release, Resolve, Show};
+use super::operations::{Freeze, List, Operations, Reconcile, Release, Resolve, Show};
 use crate::audit::Audit;
 use crate::journal::Journal;
+use crate::net::clock::unix_millis;
+use crate::net::denials::{Denials, Sink};
+use crate::policy::chain::Fields;
+use crate::policy::denial::Cause;
 
 /// How long whoever asked waits for a reload: it reads files, at worst from a slow disk.
 pub const RELOAD_DEADLINE: Duration = Duration::from_secs(60);
@@ -55,6 +59,8 @@ pub struct Server {
     callbacks: Callbacks,
     books: Books,
     probe: Option<ProbeFn>,
+    denials: Arc<Denials>,
+    socket: Arc<str>,
 }
 
 /// A fresh connection to each bank, and what became of it.
@@ -114,7 +120,7 @@ pub enum Request {
     Thaw(Freeze),
     /// Take from the audit log what the journal does not know.
     #[serde(rename = "operations.reconcile")]
-    Reconcile(Freeze),
+    Reconcile(Reconcile),
     /// Events of the bank, newest first.
     #[serde(rename = "callbacks.list")]
     ListEvents(callbacks::List),
@@ -182,6 +188,8 @@ impl Server {
             callbacks: Callbacks::new(books.clone(), rejected),
             books,
             probe: None,
+            denials: Arc::new(Denials::new("admin".to_owned(), None)),
+            socket: "admin.unix".into(),
         }
     }
 
@@ -197,8 +205,10 @@ impl Server {
     /// Commands go to the audit log as well.
     #[must_use]
     pub fn audited(self, audit: Option<Audit>) -> Self {
+        let sink = audit.clone().map(denied);
         let books = self.books.audited(audit);
         Self {
+            denials: Arc::new(Denials::new("admin".to_owned(), sink)),
             operations: Operations::new(books.clone()),
             callbacks: self.callbacks.with(books.clone()),
             books,
@@ -224,6 +234,8 @@ impl Server {
                         "this gate has nothing to probe",
                     ));
                 };
+                // It shows the shop's certificate to each bank.
+                self.books.commanded("probe", "", peer).await?;
                 serde_json::to_value(probe().await).map_err(internal)
             }
             Request::List(asked) => self.operations.list(asked, operator).await,
@@ -290,6 +302,7 @@ impl Server {
             return Ok(());
         }
         let uid = peer.uid;
+        self.denials.note(&self.socket, Some(uid), Cause::NotListed);
         let message =
             format!("uid {uid} may not change anything or see bodies; see admin.operators");
         Err(Refusal::new("operator_required", message))
@@ -314,6 +327,18 @@ impl Server {
             }
         }
     }
+}
+
+/// For the audit log: as many as somebody likes are one record a second.
+fn denied(audit: Audit) -> Sink {
+    Arc::new(move |_, denial| {
+        let fields = Fields::of("denied")
+            .text("listener", &denial.listener)
+            .optional("uid", denial.uid)
+            .text("code", "operator_required")
+            .number("times", denial.count);
+        audit.event(fields, unix_millis());
+    })
 }
 
 fn parse(line: &[u8]) -> Result<Request, Refusal> {

@@ -113,6 +113,17 @@ pub struct Freeze {
     pub reason: String,
 }
 
+/// `operations.reconcile`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reconcile {
+    /// Why.
+    pub reason: String,
+    /// With a log that may not know every operation.
+    #[serde(default)]
+    pub incomplete: bool,
+}
+
 impl Found {
     /// Its name on the socket.
     #[must_use]
@@ -153,14 +164,9 @@ impl Operations {
 
     pub(super) async fn resolve(&self, asked: Resolve, peer: Peer) -> Result<Value, Refusal> {
         let journal = self.0.journal()?;
-        let id = parse_id(&asked.id).map_err(bad)?;
+        let (id, resolution, answer) = resolution(&asked).map_err(bad)?;
         let person = peer.person(reason(&asked.reason).map_err(bad)?);
         let (uid, login_uid) = (person.uid, person.login_uid);
-        let answer = answer(&asked).map_err(bad)?;
-        let resolution = match asked.r#as {
-            Found::Done => Resolution::Done,
-            Found::NotSent => Resolution::NotSent,
-        };
         let work = journal.resolve(id, resolution, answer, person, unix_millis());
         let state = change(work, |state, listening| {
             if listening {
@@ -201,7 +207,7 @@ impl Operations {
     }
 
     /// Reads the whole audit log, which may take minutes; whoever asked waits for it, and it ends without them as well.
-    pub(super) async fn reconcile(&self, asked: Freeze, peer: Peer) -> Result<Value, Refusal> {
+    pub(super) async fn reconcile(&self, asked: Reconcile, peer: Peer) -> Result<Value, Refusal> {
         let (journal, audit) = (self.0.journal()?.clone(), self.0.audit()?.clone());
         let person = peer.person(reason(&asked.reason).map_err(bad)?);
         if let Some(reason) = audit.failing() {
@@ -214,12 +220,17 @@ impl Operations {
         }
         let (uid, login_uid) = (person.uid, person.login_uid);
         let runtime = Handle::current();
-        let work = move || audit::reconcile(audit.path(), &journal, person, &runtime);
+        let (log, book) = (audit.path().to_owned(), journal.clone());
+        let incomplete = asked.incomplete;
+        let work = move || audit::reconcile(&log, &book, incomplete, person, &runtime);
         let work = timeout(RECONCILE_DEADLINE, spawn_blocking(work));
-        let (reconciled, faults) = match work.await {
+        let outcome = match work.await {
             Ok(Ok(Ok(done))) => done,
             Ok(Ok(Err(error @ ReconcileError::NoDoubt))) => {
                 return Err(Refusal::new("wrong_state", error.to_string()));
+            }
+            Ok(Ok(Err(error @ ReconcileError::Incomplete { .. }))) => {
+                return Err(Refusal::new("incomplete", error.to_string()));
             }
             Ok(Ok(Err(error))) => return Err(Refusal::new("reconcile_failed", chain(&error))),
             Ok(Err(lost)) => return Err(Refusal::new("internal", lost.to_string())),
@@ -232,17 +243,28 @@ impl Operations {
             added,
             changed,
             ended,
-        } = reconciled;
+        } = outcome.told;
+        let faults = outcome.faults;
         tracing::warn!(
             added,
             changed,
             ended,
             faults,
+            missing = outcome.missing,
             uid,
             login_uid,
             "the journal was reconciled with the audit log; see `priorgate operations list --open`"
         );
-        Ok(json!({"added": added, "changed": changed, "not_done": ended, "faulty_lines": faults}))
+        // Only the file of the configuration says whether the next start has what they need.
+        let needs = self
+            .0
+            .read(|reader| Ok(json!(reader.dependencies()?)))
+            .await;
+        let needs = needs.unwrap_or(Value::Null);
+        Ok(json!({
+            "added": added, "changed": changed, "not_done": ended, "faulty_lines": faults,
+            "log_knows_from": outcome.from, "missing": outcome.missing, "needs": needs,
+        }))
     }
 
     pub(super) async fn freeze(
@@ -352,6 +374,20 @@ pub fn status(status: u16) -> Result<StatusCode, String> {
         .ok()
         .filter(|_| matches!(status, 200..=299 | 400..=599))
         .ok_or_else(|| "status is 200 to 299 or 400 to 599".to_owned())
+}
+
+/// What a person's word means for the journal.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn resolution(
+    asked: &Resolve,
+) -> Result<(OperationId, Resolution, Option<StoredAnswer>), String> {
+    let resolution = match asked.r#as {
+        Found::Done => Resolution::Done,
+        Found::NotSent => Resolution::NotSent,
+    };
+    Ok((parse_id(&asked.id)?, resolution, answer(asked)?))
 }
 
 /// What the key replays from now on.

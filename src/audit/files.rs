@@ -6,9 +6,13 @@
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use crate::journal::failpoint;
 use crate::policy::chain::{Chain, LINE_MAX, Line, Mark, Tip};
 use crate::policy::operation::UnixMillis;
 use crate::policy::signature::parse_rfc3339;
@@ -58,22 +62,40 @@ pub(super) struct Place {
     len: u64,
 }
 
-/// A file that was ended because it is old.
+/// A file that is old enough to be ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Ended {
+pub(super) struct Old {
     pub(super) first: u64,
     pub(super) last: u64,
+    path: PathBuf,
 }
+
+/// What became of the file that is written, without us.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum Harm {
+    #[error("deleted or moved away")]
+    Deleted,
+    #[error("replaced by another file")]
+    Replaced,
+    #[error("cut short")]
+    Cut,
+}
+
+/// Device and number: a file keeps them whatever its name is.
+type Id = (u64, u64);
 
 /// The open log.
 #[derive(Debug)]
 pub(super) struct Log {
     path: PathBuf,
     file: File,
+    id: Id,
     /// The number of the file's first record.
     first: u64,
     written: Place,
     synced: Place,
+    /// The file was begun after the last sync of the directory: a power cut may leave it without a name.
+    nameless: bool,
     /// Bytes of a torn last line that were cut off at the opening.
     pub(super) repaired: u64,
     /// The last process did not write its last record: what it had in memory is not here.
@@ -115,6 +137,7 @@ impl Log {
             (None, None) => (Tip::GENESIS, None),
         };
         sync_directory(path).map_err(failed("cannot sync the directory"))?;
+        let id = id_of(&file).map_err(failed("cannot look at it"))?;
         let place = Place {
             tip,
             mark,
@@ -124,6 +147,8 @@ impl Log {
         Ok(Self {
             path: path.to_owned(),
             file,
+            id,
+            nameless: false,
             first: first.unwrap_or_else(|| tip.seq.saturating_add(1)),
             written: place,
             synced: place,
@@ -153,15 +178,16 @@ impl Log {
         mark: Option<Mark>,
         ordinary: u64,
     ) -> io::Result<()> {
-        // A cut that failed before is made up for first.
-        let actual = self.file.metadata()?.len();
-        if actual != self.written.len {
-            self.file.set_len(self.written.len)?;
+        if let Some(harm) = self.harm()? {
+            return Err(io::Error::other(format!("its file was {harm}")));
         }
+        // A cut that failed before is made up for first.
+        self.cut(self.written.len)?;
         if let Err(error) = self.file.write_all(lines) {
-            let _ = self.file.set_len(self.written.len);
+            let _ = self.cut(self.written.len);
             return Err(error);
         }
+        failpoint::at("audit", "appended");
         self.written = Place {
             tip,
             mark,
@@ -174,20 +200,105 @@ impl Log {
     /// Puts what was written on the disk. After an error the file ends where the last good sync left it: what the kernel
     /// calls clean and the disk never got is not relied on.
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        if self.written == self.synced {
+        if self.written == self.synced && !self.nameless {
             return Ok(());
         }
-        match self.file.sync_data() {
-            Ok(()) => {
-                self.synced = self.written;
-                Ok(())
-            }
-            Err(error) => {
-                self.written = self.synced;
-                let _ = self.file.set_len(self.synced.len);
-                Err(error)
-            }
+        let named = || match self.nameless {
+            true => sync_directory(&self.path),
+            false => Ok(()),
+        };
+        if let Err(error) = self.file.sync_data().and_then(|()| named()) {
+            self.written = self.synced;
+            let _ = self.cut(self.synced.len);
+            return Err(error);
         }
+        self.nameless = false;
+        // What is in a file without a name is on no disk.
+        if let Some(harm) = self.harm()? {
+            return Err(io::Error::other(format!("its file was {harm}")));
+        }
+        self.synced = self.written;
+        Ok(())
+    }
+
+    /// Cuts off what is behind `len`. Never makes it longer: that would put zeros in the place of records.
+    fn cut(&self, len: u64) -> io::Result<()> {
+        if self.file.metadata()?.len() > len {
+            self.file.set_len(len)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the file is still the one of its name, with all that was written to it.
+    pub(super) fn harm(&self) -> io::Result<Option<Harm>> {
+        let named = match fs::metadata(&self.path) {
+            Ok(named) => named,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Some(Harm::Deleted));
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(if (named.dev(), named.ino()) != self.id {
+            Some(Harm::Replaced)
+        } else if named.len() < self.written.len {
+            Some(Harm::Cut)
+        } else {
+            None
+        })
+    }
+
+    /// Goes on after [`Harm`], behind the last record that was written: where that is now, it may still be whole. `mark` is
+    /// how far the journal was told. Gives the records that are not where they were.
+    pub(super) fn go_on(&mut self, harm: Harm, mark: Option<Mark>) -> io::Result<(u64, u64)> {
+        let len = match harm {
+            Harm::Cut => {
+                let end = end_of(&mut self.file, &self.path).map_err(io::Error::other)?;
+                self.cut(end.len)?;
+                end.len
+            }
+            Harm::Deleted => {
+                self.begin()?;
+                0
+            }
+            // Somebody made it for us; one that has something in it is not ours to write to.
+            Harm::Replaced if fs::metadata(&self.path)?.len() == 0 => {
+                let file = open_file(&self.path)?;
+                self.id = id_of(&file)?;
+                let _ = file.try_lock();
+                self.file = file;
+                0
+            }
+            Harm::Replaced => {
+                let message = "another file was put in its place, and is not written to. Put the old one back, or move \
+                               this one away";
+                return Err(io::Error::other(message));
+            }
+        };
+        let tip = self.written.tip;
+        let gone = (self.first, tip.seq);
+        if len == 0 {
+            self.first = tip.seq.saturating_add(1);
+        }
+        let ordinary = self.written.ordinary;
+        let place = Place {
+            tip,
+            mark,
+            ordinary,
+            len,
+        };
+        (self.written, self.synced) = (place, place);
+        Ok(gone)
+    }
+
+    /// Begins a file where there is none.
+    fn begin(&mut self) -> io::Result<()> {
+        let file = new_file(&self.path)?;
+        self.id = id_of(&file)?;
+        // Nobody else knows the new file yet; whoever opens it next waits for this lock in vain.
+        let _ = file.try_lock();
+        self.file = file;
+        self.nameless = true;
+        Ok(())
     }
 
     /// Whether the file has grown to `bytes`.
@@ -195,22 +306,18 @@ impl Log {
         self.written.len >= bytes
     }
 
-    /// Sets the file aside and begins a new one. Gives the old one's new name.
+    /// Sets the file aside and begins a new one. Gives the old one's new name. The directory is synced with the first
+    /// record of the new file: until then neither counts as being on the disk.
     pub(super) fn rotate(&mut self) -> io::Result<PathBuf> {
         let aside = aside(&self.path, self.first);
-        fs::rename(&self.path, &aside)?;
-        let file = match open_file(&self.path) {
-            Ok(file) => file,
-            Err(error) => {
-                // Back as it was: the old one is still open and still good.
-                let _ = fs::rename(&aside, &self.path);
-                return Err(error);
-            }
-        };
-        // Nobody else knows the new file yet; whoever opens it next waits for this lock in vain.
-        let _ = file.try_lock();
-        sync_directory(&self.path)?;
-        self.file = file;
+        rename(&self.path, &aside)?;
+        failpoint::at("audit", "renamed");
+        if let Err(error) = self.begin() {
+            // Back as it was: the old one is still open and still good.
+            let _ = rename(&aside, &self.path);
+            return Err(error);
+        }
+        failpoint::at("audit", "begun");
         self.first = self.synced.tip.seq.saturating_add(1);
         let place = Place {
             len: 0,
@@ -220,28 +327,79 @@ impl Log {
         Ok(aside)
     }
 
-    /// Ends files whose last record is older than `before`: from the oldest on, so that what stays is one piece.
-    pub(super) fn end_old(&self, before: UnixMillis) -> io::Result<Vec<Ended>> {
-        let mut ended = Vec::new();
-        for (first, path) in set_aside(&self.path)? {
-            let mut file = File::open(&path)?;
+    /// Files whose last record is older than `before`: from the oldest on, so that what stays is one piece. And why it
+    /// looked no further, if there was an error.
+    pub(super) fn old(&self, before: UnixMillis) -> (Vec<Old>, Option<io::Error>) {
+        let mut old = Vec::new();
+        let files = match set_aside(&self.path) {
+            Ok(files) => files,
+            Err(error) => return (old, Some(error)),
+        };
+        for (first, path) in files {
+            let mut file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) => return (old, Some(error)),
+            };
             let line = end_of(&mut file, &path).ok().and_then(|end| end.line);
             let Some(line) = line else { break };
-            let old = parse_rfc3339(&line.at).is_some_and(|at| at < before);
-            if !old {
+            if parse_rfc3339(&line.at).is_none_or(|at| at >= before) {
                 break;
             }
-            fs::remove_file(&path)?;
-            ended.push(Ended {
+            old.push(Old {
                 first,
                 last: line.tip.seq,
+                path,
             });
         }
-        if !ended.is_empty() {
-            sync_directory(&self.path)?;
-        }
-        Ok(ended)
+        (old, None)
     }
+
+    /// Removes files, oldest first. Only after it is on record that they are ended.
+    pub(super) fn remove(&self, old: &[Old]) -> io::Result<()> {
+        for old in old {
+            failpoint::at("audit", "ended");
+            fs::remove_file(&old.path)?;
+        }
+        failpoint::at("audit", "removed");
+        sync_directory(&self.path)
+    }
+}
+
+fn id_of(file: &File) -> io::Result<Id> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Gives a file another name, which must be free: a set-aside file that is there already is somebody's evidence.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let taken = || {
+        let message = format!(
+            "{} is there already (was an old copy of the log put back?); move it away",
+            to.display()
+        );
+        io::Error::new(io::ErrorKind::AlreadyExists, message)
+    };
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => Err(taken()),
+        // A file system that cannot; nobody but us makes such names.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match fs::symlink_metadata(to) {
+            Ok(_) => Err(taken()),
+            Err(_) => fs::rename(from, to),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(MODE))?;
+    Ok(file)
 }
 
 fn open_file(path: &Path) -> io::Result<File> {

@@ -17,8 +17,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::config;
 use crate::journal::{Compared, Journal, Testimony};
@@ -31,7 +33,7 @@ use writer::{Owing, Writer};
 
 pub use buffer::{Rejected, Request};
 pub use files::AuditError;
-pub use reconcile::{ReconcileError, reconcile};
+pub use reconcile::{Outcome, ReconcileError, reconcile};
 pub use scan::{files_of, testimony};
 
 /// What the keyholder gives back for a checkpoint: it signs `policy::chain::checkpoint_message`.
@@ -47,9 +49,28 @@ pub struct SignedCheckpoint {
     pub key_id: String,
 }
 
-/// Asks for the signature over the end of the chain. It may block for a moment, with a deadline of its own; the error is
-/// for the log.
-pub type CheckpointSigner = Box<dyn FnMut(Tip) -> Result<SignedCheckpoint, String> + Send>;
+/// Why the end of the chain was not signed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unsigned {
+    /// The signer has signed this end of a log or a later one: the log is an old copy.
+    #[error("{0}")]
+    Behind(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<String> for Unsigned {
+    fn from(why: String) -> Self {
+        Self::Other(why)
+    }
+}
+
+/// Asks for the signature over the end of the chain. It may block for a moment, with a deadline of its own.
+pub type CheckpointSigner = Box<dyn FnMut(Tip) -> Result<SignedCheckpoint, Unsigned> + Send>;
+
+/// How long a start waits for the first signature: the signer's own deadline, and a moment.
+const FIRST_LOOK: Duration = Duration::from_secs(6);
 
 /// Numbers for the status.
 #[derive(Debug, Default)]
@@ -106,7 +127,8 @@ impl Prepared {
         scan::testimony_of(&self.config.file, self.log.mark(), journal)
     }
 
-    /// Starts the writer. `journal` is the one that owes, and what the log says of it.
+    /// Starts the writer. `journal` is the one that owes, and what the log says of it. With a signer it returns when that has
+    /// answered, or failed to: before a request is taken it is known whether the log is the last that was signed.
     ///
     /// # Errors
     /// The system gives no thread.
@@ -137,11 +159,15 @@ impl Prepared {
             .map(|(journal, compared)| Owing::new(journal, compared))
             .transpose()?;
         let writer = Writer::new(Arc::clone(&shared), log, config, boot, owing, signer);
+        let (looked, first_look) = sync_channel(1);
         let thread = thread::Builder::new()
             .name("audit".to_owned())
-            .spawn(move || writer.run())?;
+            .spawn(move || writer.run(&looked))?;
         shared.buffer.wakes(thread.thread().clone());
         *lock(&shared.thread) = Some(thread);
+        if shared.signs {
+            let _ = first_look.recv_timeout(FIRST_LOOK);
+        }
         Ok(Audit(shared))
     }
 }

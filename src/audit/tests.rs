@@ -1,5 +1,6 @@
 //! The writer against real files, with a signer that does what a scenario wants.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -80,14 +81,23 @@ fn request(number: u64) -> Request {
     }
 }
 
-/// A signer that says when it is asked, and waits until it is told to go on.
+/// A signer that signs at the start, and then says when it is asked and waits until it is told to go on.
 fn held() -> (CheckpointSigner, Receiver<Tip>, Sender<()>) {
     let (asks, asked) = channel();
     let (go, waits) = channel::<()>();
+    let mut first = true;
     let signer = Box::new(move |tip| {
+        if std::mem::replace(&mut first, false) {
+            return Ok(SignedCheckpoint {
+                at: 1,
+                signatures: 1,
+                signature: [0; 64],
+                key_id: "0011223344556677".to_owned(),
+            });
+        }
         let _ = asks.send(tip);
         let _ = waits.recv_timeout(Duration::from_secs(20));
-        Err("held by a test".to_owned())
+        Err(Unsigned::Other("held by a test".to_owned()))
     });
     (signer, asked, go)
 }
@@ -188,4 +198,140 @@ fn a_file_that_is_no_log_is_not_written_to() {
         keep: Duration::from_secs(86_400),
     };
     assert!(matches!(open(&config), Err(AuditError::Foreign { .. })));
+}
+
+#[test]
+fn a_line_that_is_being_written_is_no_fault_and_one_that_stays_half_is() {
+    let place = Place::new();
+    let audit = place.prepared().start(None, None).unwrap();
+    audit.close();
+    let whole = std::fs::read(&place.file).unwrap();
+    let half = whole.len() - 20;
+    std::fs::write(&place.file, &whole[..half]).unwrap();
+    let files = [place.file.clone()];
+    let verified = || verify::verify(&files, None, &[], &mut |_, _| {}).unwrap();
+    assert_eq!(verified().findings.len(), 1);
+    let (file, rest) = (place.file.clone(), whole[half..].to_vec());
+    let gate = thread::spawn(move || {
+        thread::park_timeout(Duration::from_millis(100));
+        let mut file = std::fs::OpenOptions::new().append(true).open(file).unwrap();
+        file.write_all(&rest).unwrap();
+    });
+    assert_eq!(verified().findings, []);
+    gate.join().unwrap();
+}
+
+#[test]
+fn a_journal_that_is_new_has_no_years_of_a_log_read_and_what_cannot_be_read_stops_no_start() {
+    use crate::policy::chain::{Mark, Source, seal};
+    let place = Place::new();
+    let mut lines = Vec::new();
+    let fields = Fields::of("command");
+    let mark = |journal, row| Source::Row(Mark { journal, row });
+    let at = UnixMillis(1_795_000_000_000);
+    let tip = seal(&mut lines, Tip::GENESIS, at, "boot", mark(5, 1), &fields);
+    let aside = |first| {
+        place
+            .file
+            .with_file_name(format!("audit.jsonl.{first:016}"))
+    };
+    std::fs::write(aside(1), &lines).unwrap();
+    // Nothing can be read there.
+    std::fs::create_dir(aside(2)).unwrap();
+    lines.clear();
+    seal(&mut lines, tip, at, "boot", mark(6, 9), &fields);
+    std::fs::write(&place.file, &lines).unwrap();
+    let prepared = place.prepared();
+    let last = Some(Mark { journal: 6, row: 9 });
+    let says = |journal| prepared.testimony(journal).unwrap();
+    let of = |ours| Testimony { last, ours };
+    assert_eq!(says(6), of(Some(9)));
+    assert_eq!(says(5), of(Some(1)));
+    std::fs::remove_file(aside(1)).unwrap();
+    std::os::unix::fs::symlink("nowhere", aside(1)).unwrap();
+    assert_eq!(
+        (says(5), says(crate::journal::NOBODY)),
+        (of(None), of(None))
+    );
+}
+
+#[test]
+fn a_log_that_ends_before_what_its_signer_has_signed_is_a_doubt_before_the_first_request() {
+    use crate::journal::{Options, Outbox, Person};
+    let place = Place::new();
+    let path = place.file.with_file_name("journal.db");
+    let life = |signed: bool| {
+        let prepared = place.prepared();
+        let witness = |journal| prepared.testimony(journal);
+        let options = Options {
+            allow_volatile: true,
+            ..Options::default()
+        };
+        let outbox = Outbox::On(&witness);
+        let opened = Journal::open_beside(&path, options, outbox, unix_millis());
+        let (journal, report) = opened.unwrap();
+        let journal = journal.start().unwrap();
+        let signer: CheckpointSigner = Box::new(move |_| {
+            if signed {
+                return Ok(SignedCheckpoint {
+                    at: 1,
+                    signatures: 1,
+                    signature: [0; 64],
+                    key_id: "0011223344556677".to_owned(),
+                });
+            }
+            Err(Unsigned::Behind("it has signed a later one".to_owned()))
+        });
+        let owing = Some((journal.clone(), report.compared.unwrap()));
+        let audit = prepared.start(owing, Some(signer)).unwrap();
+        (journal, audit)
+    };
+    let end = |journal: Journal, audit: Audit| {
+        journal.close();
+        audit.close();
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let person = || Person {
+        uid: 0,
+        pid: None,
+        login_uid: None,
+        reason: "restored both".to_owned(),
+    };
+    let doubted = |journal: &Journal| journal.counts().doubted.load(Ordering::Relaxed);
+
+    let (journal, audit) = life(true);
+    assert!(!doubted(&journal));
+    end(journal, audit);
+    // Both were restored, and fit each other.
+    let (journal, audit) = life(false);
+    assert!(doubted(&journal));
+    let run = |incomplete| {
+        reconcile(
+            &place.file,
+            &journal,
+            incomplete,
+            person(),
+            runtime.handle(),
+        )
+    };
+    assert!(matches!(run(false), Err(ReconcileError::Incomplete { .. })));
+    assert!(doubted(&journal));
+    assert!(run(true).unwrap().missing.is_some());
+    assert!(!doubted(&journal));
+    end(journal, audit);
+    // A person knows it by now.
+    let (journal, audit) = life(false);
+    assert!(!doubted(&journal));
+    end(journal, audit);
+    // Until it signs again: the next time is another one.
+    let (journal, audit) = life(true);
+    end(journal, audit);
+    let (journal, audit) = life(false);
+    assert!(doubted(&journal));
+    end(journal, audit);
+    let told = place.of("doubt");
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told.iter().all(|doubt| doubt["behind_signer"] == true));
 }

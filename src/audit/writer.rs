@@ -4,8 +4,11 @@
 //! pushed goes to the file, and to the disk with the next checkpoint. An error undoes what was written since the last
 //! sync, and is tried again: what the journal owes is read again, what was only in memory is counted as lost.
 
+mod tend;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::buffer::{Pending, Taken};
 use super::files::Log;
-use super::{CheckpointSigner, Shared};
+use super::{CheckpointSigner, Shared, Unsigned};
 use crate::config;
 use crate::journal::{Compared, Journal, Owed, Reader};
 use crate::net::clock::unix_millis;
@@ -63,6 +66,10 @@ impl Owing {
         })
     }
 
+    fn is_doubted(&self) -> bool {
+        self.journal.counts().doubted.load(Ordering::Relaxed)
+    }
+
     fn mark(&self, row: i64) -> Mark {
         Mark {
             journal: self.compared.journal,
@@ -93,8 +100,14 @@ pub(super) struct Writer {
     records: u64,
     checkpoint_at: Instant,
     checkpoint_not_before: Instant,
+    /// The signer is asked at once at the start.
+    first: bool,
+    /// It has not answered yet whether it has signed a later end than this one.
+    unjudged: bool,
     refusals_at: Instant,
     kept_at: Option<Instant>,
+    /// Why a full file was not set aside, once that was said.
+    full: Option<String>,
     /// Records of ours that were lost and are not yet told, and since when.
     lost: Option<(u64, UnixMillis)>,
     /// Said once at the beginning; kept until it is written.
@@ -116,7 +129,10 @@ impl Writer {
             Some(owing) => Some(owing.mark(owing.compared.known)),
             None => log.mark(),
         };
+        let signs = signer.is_some();
         Self {
+            first: signs,
+            unjudged: signs,
             shared,
             log,
             config,
@@ -129,14 +145,17 @@ impl Writer {
             checkpoint_not_before: now,
             refusals_at: now,
             kept_at: None,
+            full: None,
             lost: None,
             news,
         }
     }
 
-    pub(super) fn run(mut self) {
+    /// Says on `looked` when the first look is over.
+    pub(super) fn run(mut self, looked: &SyncSender<()>) {
         loop {
             let closing = self.turn();
+            let _ = looked.try_send(());
             if closing {
                 break;
             }
@@ -152,7 +171,7 @@ impl Writer {
         }
         let taken = self.shared.buffer.take(refusals);
         let closing = taken.closing;
-        if self.begin() {
+        if self.watch() && self.begin() {
             let written = self.pushed(taken) && self.owed(closing) && self.ended(closing);
             if written {
                 self.shared.fails(None);
@@ -364,17 +383,19 @@ impl Writer {
         let due = self.records >= CHECKPOINT_RECORDS
             || self.records > 0 && self.checkpoint_at.elapsed() >= CHECKPOINT_EVERY;
         let may = Instant::now() >= self.checkpoint_not_before;
-        if !(closing || due && may) || !self.sync() {
+        if !(closing || self.first || due && may) || !self.sync() {
             return;
         }
+        self.first = false;
         let tip = self.log.synced().tip;
         let signed = match &mut self.signer {
-            None => Err("no key".to_owned()),
+            None => Err(Unsigned::Other("no key".to_owned())),
             Some(signer) => signer(tip),
         };
+        self.judge(&signed);
         let pause = match (&signed, &self.signer) {
             (Err(error), Some(_)) => {
-                tracing::warn!(error, "the end of the audit log was not signed");
+                tracing::warn!(%error, "the end of the audit log was not signed");
                 CHECKPOINT_AGAIN
             }
             _ => CHECKPOINT_PAUSE,
@@ -388,7 +409,7 @@ impl Writer {
                 .number("signatures", signed.signatures)
                 .text("signature", &hex(&signed.signature))
                 .text("key_id", &signed.key_id),
-            Err(error) => fields.text("unsigned", error),
+            Err(error) => fields.text("unsigned", &error.to_string()),
         };
         let mut draft = self.draft();
         self.add(&mut draft, unix_millis(), &fields);
@@ -424,34 +445,6 @@ impl Writer {
             Err(error) => tracing::debug!(%error, "the journal keeps what the audit log has"),
         }
         owing.told_at = Instant::now();
-    }
-
-    /// Sets a full file aside, and ends old ones.
-    fn housekeeping(&mut self) {
-        if self.log.is_full(self.config.rotate) && self.sync() {
-            match self.log.rotate() {
-                Ok(aside) => {
-                    let name = aside.file_name().unwrap_or_default().to_string_lossy();
-                    let fields = Fields::of("rotated").text("aside", &name);
-                    self.news.push(fields);
-                    self.kept_at = None;
-                }
-                Err(error) => tracing::warn!(%error, "a full audit log was not set aside"),
-            }
-        }
-        if self.kept_at.is_some_and(|at| at.elapsed() < KEEP_EVERY) {
-            return;
-        }
-        self.kept_at = Some(Instant::now());
-        let before = unix_millis().before(self.config.keep);
-        match self.log.end_old(before) {
-            Ok(ended) => self.news.extend(ended.iter().map(|ended| {
-                Fields::of("ended")
-                    .number("first", ended.first)
-                    .number("last", ended.last)
-            })),
-            Err(error) => tracing::warn!(%error, "old audit logs were not looked through"),
-        }
     }
 }
 
@@ -489,6 +482,8 @@ fn news(log: &Log, owing: Option<&Owing>) -> Vec<Fields> {
         news.push(
             Fields::of("doubt")
                 .flag("other_journal", doubt.foreign)
+                .flag("behind_signer", doubt.behind_signer)
+                .number("absent_row", doubt.absent.unwrap_or(0))
                 .number("rows_after", after)
                 .number("rows_upto", upto),
         );

@@ -18,9 +18,10 @@ use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 
 use super::material::Keys;
-use crate::audit::{CheckpointSigner, SignedCheckpoint};
+use crate::audit::{CheckpointSigner, SignedCheckpoint, Unsigned};
 use crate::config::{Config, Transport};
 use crate::net::exchange::chain;
+use crate::policy::keyproto::Refused;
 use crate::tls::keyholder::{AskError, Keyholder};
 
 /// Where the service manager's socket is.
@@ -103,9 +104,13 @@ pub(super) fn checkpoint_signer(
     Ok(Some(Box::new(move |tip| {
         let now = Instant::now();
         let until = now.checked_add(CHECKPOINT).unwrap_or(now);
-        let signed = keyholder
-            .checkpoint(tip.seq, tip.hash.0, until)
-            .map_err(|error| chain(&error))?;
+        let signed =
+            keyholder
+                .checkpoint(tip.seq, tip.hash.0, until)
+                .map_err(|error| match error {
+                    AskError::Refused(Refused::NotLater) => Unsigned::Behind(chain(&error)),
+                    error => Unsigned::Other(chain(&error)),
+                })?;
         Ok(SignedCheckpoint {
             at: signed.at,
             signatures: signed.signatures,

@@ -19,7 +19,8 @@ pub enum Misfit {
     /// Operations: under it they would keep nobody off any more.
     #[error(
         "the journal has {} open operations ({} and on) of {what}, which this configuration does not have any more: a second \
-         refund could walk around them. Put it back, end them (`priorgate operations list --open`), then change it",
+         refund could walk around them. Put it back, or end them (`priorgate operations list --open`, `priorgate operations \
+         resolve ID --yes`: both work while no gate runs), then change it",
         .dependency.operations, .dependency.first
     )]
     Operations {
@@ -43,7 +44,10 @@ pub enum Misfit {
 }
 
 /// Whether everything that open operations and events depend on is still configured.
-pub(super) fn fits(
+///
+/// # Errors
+/// The first that is not.
+pub fn fits(
     config: &Config,
     dependencies: &[Dependency],
     sources: &[(String, u64)],
@@ -177,10 +181,15 @@ impl Ledger {
         if !report.ballast {
             tracing::error!(journal = %path, "the journal's disk has no space: new operations are refused until it has");
         }
-        if report
-            .compared
-            .is_some_and(|compared| compared.doubt.is_some())
-        {
+        let doubt = report.compared.and_then(|compared| compared.doubt);
+        if doubt.is_some_and(|doubt| doubt.absent.is_some()) {
+            tracing::error!(
+                journal = %path,
+                "the audit log has nothing of this journal, which wrote into one before: is its disk mounted, its file the \
+                 right one? Guarded requests are refused until it is there again, or until `priorgate operations reconcile \
+                 --incomplete`"
+            );
+        } else if doubt.is_some() {
             tracing::error!(
                 journal = %path,
                 "the journal does not know what the audit log knows: it is new, or a restored backup. Guarded requests are \

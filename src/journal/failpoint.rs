@@ -20,10 +20,10 @@ pub const WORKS: [&str; 11] = [
 ];
 
 #[cfg(not(feature = "failpoints"))]
-pub(super) fn at(_work: &str, _edge: &str) {}
+pub(crate) fn at(_work: &str, _edge: &str) {}
 
 #[cfg(feature = "failpoints")]
-pub(super) fn at(work: &str, edge: &str) {
+pub(crate) fn at(work: &str, edge: &str) {
     armed::at(&format!("{work}.{edge}"));
 }
 

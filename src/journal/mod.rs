@@ -35,6 +35,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::timeout;
 
@@ -51,7 +52,7 @@ pub use open::{OpenReport, Options};
 pub use outbox::Owed;
 pub use read::{Backlog, EventFilter, Reader};
 pub use reconcile::{Reconciled, Remembered};
-pub use witness::{Compared, Doubt, Outbox, Testimony, Witness};
+pub use witness::{Compared, Doubt, NOBODY, Outbox, Testimony, Witness};
 
 /// How long keys, fingerprints, outcomes and answers are kept after an operation has ended: three years, the longest in
 /// which a payment is disputed.
@@ -117,7 +118,7 @@ pub struct Person {
 
 /// What open operations need of the configuration: with another name of the bank, or another subject, they would keep
 /// nobody off any more.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Dependency {
     /// The bank's name.
     pub bank: String,

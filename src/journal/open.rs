@@ -226,8 +226,9 @@ fn compare(
         }
         Outbox::On(witness) => witness,
     };
-    let journal = witness::identity(connection).map_err(sqlite(path, failed))?;
-    let testimony = witness(journal).map_err(|source| OpenError::Audit {
+    let (journal, fresh) = witness::identity(connection).map_err(sqlite(path, failed))?;
+    let asked = if fresh { witness::NOBODY } else { journal };
+    let testimony = witness(asked).map_err(|source| OpenError::Audit {
         path: path.to_owned(),
         source,
     })?;

@@ -445,8 +445,9 @@ pub(super) fn holding(connection: &Connection) -> rusqlite::Result<Holding> {
 pub(super) fn dependencies(connection: &Connection) -> rusqlite::Result<Vec<Dependency>> {
     connection
         .prepare_cached(
+            // What was done and delivered before the journal was lost held nothing then.
             "SELECT bank, subject_pointers, count(*), min(id) FROM operation WHERE holds = 1
-             GROUP BY bank, subject_pointers",
+             AND code IS NOT 'reconciled_done' GROUP BY bank, subject_pointers",
         )?
         .query_map([], |row| {
             Ok(Dependency {

@@ -11,6 +11,11 @@ use crate::policy::operation::{Digest, OperationId, Standing, State};
 
 /// What an operation has for a code that was taken from the audit log.
 const CODE: &str = "reconciled";
+/// The same where the log says, further on, that the operation was done and its answer delivered: it depends on nothing that
+/// is configured, or the configuration could not have been changed since.
+const FINISHED: &str = "reconciled_done";
+/// What a person did who was content with a part of the log.
+const INCOMPLETE: &str = "reconciled with an incomplete log";
 
 /// A step of an operation, as the audit log has it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,6 +28,8 @@ pub struct Remembered {
     pub route: String,
     /// The state that the step led to.
     pub state: State,
+    /// Its answer was handed to a caller.
+    pub delivered: bool,
     /// Which attempt it was.
     pub attempt: i64,
     /// The caller.
@@ -73,7 +80,8 @@ impl Reader {
         let Some(doubt) = witness::doubt(self.connection())? else {
             return Ok(None);
         };
-        Ok(Some((witness::identity(self.connection())?, doubt)))
+        let (own, _) = witness::identity(self.connection())?;
+        Ok(Some((own, doubt)))
     }
 }
 
@@ -101,15 +109,47 @@ impl Journal {
         Ok(reconciled)
     }
 
-    /// The whole log was taken: guarded requests run again.
+    /// The log was taken: guarded requests run again. `incomplete` is what of it is not there, where a person says that they
+    /// run all the same.
     ///
     /// # Errors
     /// [`JournalError`].
-    pub async fn reconciled(&self, person: Person, now: UnixMillis) -> Result<(), JournalError> {
+    pub async fn reconciled(
+        &self,
+        incomplete: bool,
+        person: Person,
+        now: UnixMillis,
+    ) -> Result<(), JournalError> {
+        let what = if incomplete { INCOMPLETE } else { CODE };
         self.call("reconciled", Class::Settles, 64, None, move |connection| {
             witness::dispel(connection)?;
-            hand::note(connection, None, CODE, &person, now)?;
-            outbox::command(connection, CODE, "", &person, now)
+            hand::note(connection, None, what, &person, now)?;
+            outbox::command(connection, what, "", &person, now)
+        })
+        .await
+        .map(drop)
+    }
+
+    /// The keyholder says that it has signed a later end of a log than this one's: guarded requests are refused from now on.
+    /// Whether that is news.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn behind_signer(&self) -> Result<bool, JournalError> {
+        self.call("behind_signer", Class::Settles, 64, None, |connection| {
+            witness::behind_signer(connection)
+        })
+        .await
+        .map(|(news, _)| news)
+    }
+
+    /// The keyholder signs again.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn signed_again(&self) -> Result<(), JournalError> {
+        self.call("signed_again", Class::Settles, 64, None, |connection| {
+            witness::signed_again(connection)
         })
         .await
         .map(drop)
@@ -145,7 +185,11 @@ fn take(
             all.changed = all.changed.saturating_add(1);
             outbox::operation(connection, row, now)
         }
-        Some((row, State::Unknown, Some(code))) if !may_be_done && code == CODE => {
+        Some((row, State::Unknown, Some(was))) if may_be_done && is_ours(&was) => connection
+            .prepare_cached("UPDATE operation SET code = ?1 WHERE row = ?2")?
+            .execute((code(step), row))
+            .map(drop),
+        Some((row, State::Unknown, Some(was))) if is_ours(&was) => {
             connection
                 .prepare_cached("UPDATE operation SET state = ?1, holds = 0 WHERE row = ?2")?
                 .execute((step.state, row))?;
@@ -156,6 +200,18 @@ fn take(
         // What the journal says is at least as much.
         None | Some(_) => Ok(()),
     }
+}
+
+fn code(step: &Remembered) -> &'static str {
+    if step.state == State::Done && step.delivered {
+        FINISHED
+    } else {
+        CODE
+    }
+}
+
+fn is_ours(code: &str) -> bool {
+    code == CODE || code == FINISHED
 }
 
 /// Whether an `unknown` operation may hold its subject: another one may hold it already. Then it waits in line, and
@@ -187,7 +243,7 @@ fn insert(connection: &Connection, step: &Remembered, process: &str) -> rusqlite
             ":id": step.id.to_string(), ":bank": step.bank, ":route": step.route, ":key": step.key,
             ":fingerprint": step.fingerprint, ":subject": step.subject, ":pointers": pointers(step),
             ":state": unknown.state, ":holds": holds, ":attempt": step.attempt, ":process": process, ":at": step.at.0,
-            ":code": CODE, ":uid": step.uid, ":request_id": step.request_id,
+            ":code": code(step), ":uid": step.uid, ":request_id": step.request_id,
         })?;
     Ok(connection.last_insert_rowid())
 }
@@ -202,7 +258,7 @@ fn doubt(connection: &Connection, row: i64, step: &Remembered) -> rusqlite::Resu
         )?
         .execute(named_params! {
             ":holds": holds, ":fingerprint": step.fingerprint, ":subject": step.subject, ":pointers": pointers(step),
-            ":attempt": step.attempt, ":at": step.at.0, ":code": CODE, ":row": row,
+            ":attempt": step.attempt, ":at": step.at.0, ":code": code(step), ":row": row,
         })?;
     connection
         .prepare_cached("DELETE FROM answer WHERE operation = ?1")?

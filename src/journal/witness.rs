@@ -13,6 +13,11 @@ use crate::policy::chain::Mark;
 
 const IDENTITY: &str = "journal";
 const DOUBT: &str = "doubt";
+/// A person knows that the log ends before what its signer has signed; until the signer signs again.
+const BEHIND_SIGNER_KNOWN: &str = "behind_signer_known";
+
+/// An identity that no journal has: that of one that was made just now, for whose records no log needs to be searched.
+pub const NOBODY: u64 = 0;
 
 /// What an audit log says of a journal.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -44,6 +49,10 @@ pub struct Doubt {
     pub foreign: bool,
     /// Rows of this journal that it has no memory of: after the first number, up to the second.
     pub rows: Option<(i64, i64)>,
+    /// The log had nothing of this journal, which was told that it had everything up to this row.
+    pub absent: Option<i64>,
+    /// The keyholder has signed a later end of a log than this one has: the log is an old copy, and so may the journal be.
+    pub behind_signer: bool,
 }
 
 /// What the comparison came to.
@@ -57,6 +66,8 @@ pub struct Compared {
     pub lost: Option<(i64, i64)>,
     /// Why guarded requests are refused.
     pub doubt: Option<Doubt>,
+    /// That the log ends before what its signer has signed was accepted by a person.
+    pub behind_signer_known: bool,
 }
 
 impl Doubt {
@@ -70,6 +81,8 @@ impl Doubt {
         Self {
             foreign: self.foreign || other.foreign,
             rows,
+            absent: self.absent.max(other.absent),
+            behind_signer: self.behind_signer || other.behind_signer,
         }
     }
 
@@ -87,8 +100,10 @@ impl Doubt {
     fn text(&self) -> String {
         let (after, upto) = self.rows.unwrap_or((0, 0));
         format!(
-            "{} {after} {upto}",
-            if self.foreign { "foreign" } else { "own" }
+            "{} {after} {upto} {} {}",
+            if self.foreign { "foreign" } else { "own" },
+            self.absent.unwrap_or(0),
+            if self.behind_signer { "behind" } else { "-" }
         )
     }
 
@@ -101,25 +116,28 @@ impl Doubt {
             (Some(after), Some(upto)) => Self {
                 foreign,
                 rows: (after < upto).then_some((after, upto)),
+                absent: number().filter(|&row| row > 0),
+                behind_signer: words.next() == Some("behind"),
             },
             _ => Self {
                 foreign: true,
                 rows: Some((0, i64::MAX)),
+                ..Self::default()
             },
         }
     }
 }
 
-/// Who a journal is; made at the first question.
-pub(super) fn identity(connection: &Connection) -> rusqlite::Result<u64> {
+/// Who a journal is; made at the first question. And whether that was this one.
+pub(super) fn identity(connection: &Connection) -> rusqlite::Result<(u64, bool)> {
     let known = setting(connection, IDENTITY)?;
     if let Some(known) = known.and_then(|text| u64::from_str_radix(&text, 16).ok()) {
-        return Ok(known);
+        return Ok((known, false));
     }
     // std seeds each RandomState from the system.
-    let fresh = RandomState::new().build_hasher().finish();
+    let fresh = RandomState::new().build_hasher().finish().max(NOBODY + 1);
     set(connection, IDENTITY, &format!("{fresh:016x}"))?;
-    Ok(fresh)
+    Ok((fresh, true))
 }
 
 pub(super) fn doubt(connection: &Connection) -> rusqlite::Result<Option<Doubt>> {
@@ -133,7 +151,37 @@ pub(super) fn is_doubted(connection: &Connection) -> rusqlite::Result<bool> {
 }
 
 pub(super) fn dispel(connection: &Connection) -> rusqlite::Result<()> {
+    if doubt(connection)?.is_some_and(|doubt| doubt.behind_signer) {
+        // It will be behind at the next start as well.
+        set(connection, BEHIND_SIGNER_KNOWN, "yes")?;
+    }
     outbox::unset(connection, DOUBT)
+}
+
+/// The keyholder has signed a later end of a log than this one's. Whether that is news.
+pub(super) fn behind_signer(connection: &Connection) -> rusqlite::Result<bool> {
+    if setting(connection, BEHIND_SIGNER_KNOWN)?.is_some() {
+        return Ok(false);
+    }
+    let found = Doubt {
+        behind_signer: true,
+        ..Doubt::default()
+    };
+    let whole = doubt(connection)?.map_or(found, |before| before.and(found));
+    set(connection, DOUBT, &whole.text())?;
+    Ok(true)
+}
+
+/// It signs again: an old copy is news from now on.
+pub(super) fn signed_again(connection: &Connection) -> rusqlite::Result<()> {
+    outbox::unset(connection, BEHIND_SIGNER_KNOWN)
+}
+
+/// The log has what it had not: it was not there, and now it is.
+fn found_again(doubt: Doubt, known: i64) -> Option<Doubt> {
+    let absent = doubt.absent.filter(|&row| known < row);
+    let left = Doubt { absent, ..doubt };
+    (left != Doubt::default()).then_some(left)
 }
 
 /// Compares, and remembers a doubt in the journal itself: it outlives this process.
@@ -146,16 +194,26 @@ pub(super) fn compare(
     let (first, last) = outbox::ends(connection)?;
     let foreign = testimony.last.is_some_and(|mark| mark.journal != journal);
     let behind = last < known;
-    let mut doubt = doubt(connection)?;
-    if foreign || behind {
+    // What is not in the outbox any more was in a log.
+    let told = first.map_or(last, |first| first.saturating_sub(1));
+    let absent = (testimony.ours.is_none() && told > 0).then_some(told);
+    let before = doubt(connection)?;
+    let mut doubt = before.and_then(|before| found_again(before, known));
+    if foreign || behind || absent.is_some() {
         let found = Doubt {
             foreign,
             rows: behind.then_some((last, known)),
+            absent,
+            behind_signer: false,
         };
-        let whole = doubt.map_or(found, |before| before.and(found));
-        set(connection, DOUBT, &whole.text())?;
-        doubt = Some(whole);
+        doubt = Some(doubt.map_or(found, |before| before.and(found)));
     }
+    match &doubt {
+        _ if doubt == before => {}
+        Some(doubt) => set(connection, DOUBT, &doubt.text())?,
+        None => outbox::unset(connection, DOUBT)?,
+    }
+    let behind_signer_known = setting(connection, BEHIND_SIGNER_KNOWN)?.is_some();
     if behind {
         // What waits here has the numbers of rows that the log has: it is those rows, from before the backup.
         outbox::skip_to(connection, known)?;
@@ -164,6 +222,7 @@ pub(super) fn compare(
             known,
             lost: None,
             doubt,
+            behind_signer_known,
         });
     }
     // Written and synced before the last process ended, which had no time to say so.
@@ -178,6 +237,7 @@ pub(super) fn compare(
         known,
         lost: (next > due).then(|| (due, next.saturating_sub(1))),
         doubt,
+        behind_signer_known,
     })
 }
 
@@ -190,11 +250,13 @@ mod tests {
         for doubt in [
             Doubt {
                 foreign: true,
-                rows: None,
+                absent: Some(3),
+                ..Doubt::default()
             },
             Doubt {
-                foreign: false,
                 rows: Some((5, 9)),
+                behind_signer: true,
+                ..Doubt::default()
             },
         ] {
             assert_eq!(Doubt::parse(&doubt.text()), doubt);
@@ -207,12 +269,12 @@ mod tests {
     #[test]
     fn two_doubts_are_all_that_either_is() {
         let behind = |after, upto| Doubt {
-            foreign: false,
             rows: Some((after, upto)),
+            ..Doubt::default()
         };
         let foreign = Doubt {
             foreign: true,
-            rows: None,
+            ..Doubt::default()
         };
         assert_eq!(behind(5, 9).and(behind(3, 7)), behind(3, 9));
         let both = behind(5, 9).and(foreign);

@@ -272,3 +272,38 @@ fn the_file_is_for_its_owner_and_its_group_and_the_status_tells_of_it() {
         "{shown}"
     );
 }
+
+#[test]
+fn a_command_that_somebody_may_not_give_is_on_record_and_so_is_a_probe() {
+    let world = World::new();
+    let bank = bank(&world);
+    let mut gate = audited(&world, bank.port()).operators("4000000").start();
+    for _ in 0..3 {
+        let refused = gate.tell(&json!({"command": "reload"})).unwrap();
+        assert_eq!(refused["error"]["code"], "operator_required");
+    }
+    let file = log(&gate);
+    let times = || {
+        let denied = of(&file, "denied");
+        assert!(
+            denied
+                .iter()
+                .all(|record| record["code"] == "operator_required")
+        );
+        denied
+            .iter()
+            .map(|record| record["times"].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    until("the log has them", || times() == 3);
+    assert_eq!(
+        of(&file, "denied")[0]["uid"],
+        rustix::process::getuid().as_raw()
+    );
+    gate.finish();
+
+    let mut gate = audited(&world, bank.port()).start();
+    assert_eq!(gate.tell(&json!({"command": "probe"})).unwrap()["ok"], true);
+    gate.finish();
+    assert_eq!(of(&log(&gate), "command")[0]["what"], "probe");
+}

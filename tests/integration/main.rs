@@ -17,6 +17,10 @@ mod audit_disk;
 #[cfg(test)]
 mod audit_faults;
 #[cfg(test)]
+mod audit_files;
+#[cfg(test)]
+mod audit_reconcile;
+#[cfg(test)]
 mod audit_restore;
 #[cfg(test)]
 mod audit_signed;

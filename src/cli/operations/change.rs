@@ -7,14 +7,17 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::document::Shown;
-use super::{Found, Freeze, Release, Resolve, offline, show};
+use super::{Found, Freeze, Reconcile, Release, Resolve, offline, show};
 use crate::admin::commands::Request;
 use crate::admin::operations::{self as asked, BODY_MAX};
 use crate::cli::by_hand::{self, Input, Question, change};
 use crate::cli::client::{ClientError, DEADLINE, ask_within};
 use crate::cli::journal_file::ask;
-use crate::cli::style::Style;
+use crate::cli::style::{Style, printable};
 use crate::cli::{Failure, OK, PROBLEM, Target, USAGE, complain, failed, print_json};
+use crate::config::Config;
+use crate::gate::ledger::fits;
+use crate::journal::Dependency;
 
 pub(super) fn resolve(
     args: Resolve,
@@ -53,18 +56,46 @@ pub(super) fn resolve(
     };
     let question = format!("Resolve {} as {becomes}?", args.id);
     if let Err(code) = confirm(&target, &args.id, (question, args.yes), input, out, err) {
+        if is_down(&target) {
+            let message = "where the gate does not start for the sake of this operation, add --yes: the journal's file is \
+                           changed then";
+            complain(err, message);
+        }
         return code;
     }
-    let request = Request::Resolve(asked::Resolve {
+    let resolve = asked::Resolve {
         id: args.id.clone(),
         r#as: found,
         status: args.status,
         content_type: args.content_type,
         body,
         reason: args.reason,
-    });
+    };
     let said = |_: &Value| format!("resolved: {} {then}", args.id);
-    change(&target, &request, said, out, err)
+    if !is_down(&target) {
+        return change(&target, &Request::Resolve(resolve), said, out, err);
+    }
+    match offline::resolve(&target.config, &resolve) {
+        Ok(result) => {
+            complain(err, "no gate is running; the journal's file was changed");
+            if target.json {
+                print_json(out, &result);
+            } else {
+                let _ = writeln!(out, "{}", said(&result));
+            }
+            OK
+        }
+        Err(error) => {
+            complain(err, &format!("no gate is running, and {error}"));
+            PROBLEM
+        }
+    }
+}
+
+/// Whether nobody listens on the admin socket.
+fn is_down(target: &Target) -> bool {
+    let asked = ask(target, &Request::Status {});
+    matches!(asked, Err(Failure::Client(ClientError::NotRunning { .. })))
 }
 
 pub(super) fn release(
@@ -145,14 +176,15 @@ pub(super) fn freeze(
 
 /// The gate reads the whole log, which takes its time.
 pub(super) fn reconcile(
-    args: Freeze,
+    args: Reconcile,
     config: PathBuf,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
     let target = args.target.with(config);
-    let request = Request::Reconcile(asked::Freeze {
+    let request = Request::Reconcile(asked::Reconcile {
         reason: args.reason,
+        incomplete: args.incomplete,
     });
     let within = asked::RECONCILE_DEADLINE.saturating_add(DEADLINE);
     let result = target
@@ -167,14 +199,29 @@ pub(super) fn reconcile(
         return OK;
     }
     let number = |name: &str| result.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let text = |name: &str| result.get(name).and_then(Value::as_str).unwrap_or_default();
     let (added, changed) = (number("added"), number("changed"));
     let _ = writeln!(
         out,
         "reconciled: {added} operations that the journal did not have and {changed} that it had otherwise may be at the bank \
          ({} of them were not done, says the log further on). Guarded requests run again, except for these: see \
-         `priorgate operations list --open`",
-        number("not_done")
+         `priorgate operations list --open`. The log knows since {}: what was before that it cannot say",
+        number("not_done"),
+        printable(text("log_knows_from"))
     );
+    if let Some(missing) = result.get("missing").and_then(Value::as_str) {
+        let message = format!("the log may not know every operation: {missing}");
+        complain(err, &printable(&message));
+    }
+    let needs = result.get("needs").cloned().unwrap_or_default();
+    if let (Ok(needs), Ok(config)) = (
+        serde_json::from_value::<Vec<Dependency>>(needs),
+        Config::load(&target.config),
+    ) && let Err(misfit) = fits(&config, &needs, &[])
+    {
+        let message = format!("the next start will be refused: {misfit}");
+        complain(err, &message);
+    }
     let faulty = number("faulty_lines");
     if faulty > 0 {
         let message = format!("{faulty} lines of the log are faulty: see `priorgate audit verify`");

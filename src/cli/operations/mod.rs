@@ -52,7 +52,7 @@ pub(super) enum Command {
     ///
     /// Every operation of the log that the bank may have, and the journal has not, becomes `unknown`:
     /// ask the bank about each, then `resolve` it. Until this is done guarded requests are refused.
-    Reconcile(Freeze),
+    Reconcile(Reconcile),
 }
 
 #[derive(Args, Debug)]
@@ -146,6 +146,19 @@ pub(super) struct Freeze {
     /// Why. One line
     #[arg(long, value_name = "TEXT", value_parser = books::reason)]
     reason: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Reconcile {
+    /// Why. One line
+    #[arg(long, value_name = "TEXT", value_parser = books::reason)]
+    reason: String,
+    /// With a log that may not know every operation: after comparing with the bank's own list from
+    /// before the day that it knows
+    #[arg(long)]
+    incomplete: bool,
     #[command(flatten)]
     target: Target,
 }

@@ -66,6 +66,7 @@ fn remembered(key: u8, subject: u8, state: State) -> Remembered {
         bank: "priorbank".to_owned(),
         route: "refund".to_owned(),
         state,
+        delivered: false,
         attempt: 1,
         uid: Some(33),
         request_id: "r".to_owned(),
@@ -203,8 +204,8 @@ async fn a_journal_behind_its_log_runs_nothing_until_it_has_what_is_missing() {
     end(journal);
     let (journal, compared) = place.beside(upto(9));
     let expected = Doubt {
-        foreign: false,
         rows: Some((4, 9)),
+        ..Doubt::default()
     };
     assert_eq!(compared.doubt, Some(expected));
     assert_eq!(
@@ -230,7 +231,7 @@ async fn a_journal_behind_its_log_runs_nothing_until_it_has_what_is_missing() {
     ];
     let all = journal.remember(steps.to_vec(), NOW).await.unwrap();
     assert_eq!((all.added, all.changed, all.ended), (3, 0, 1));
-    journal.reconciled(person(), NOW).await.unwrap();
+    journal.reconciled(false, person(), NOW).await.unwrap();
     let id = |key| OperationId::new(NOW, key);
     assert!(
         matches!(refusal(&journal, 2, 8).await, Refusal::OutcomeUnknown(known) if known.id == id(2))

@@ -2,6 +2,7 @@
 
 pub(crate) mod alert;
 pub(crate) mod audit;
+pub(crate) mod audit_made;
 pub(crate) mod bank;
 pub(crate) mod client;
 pub(crate) mod disk;
