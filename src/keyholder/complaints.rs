@@ -42,8 +42,7 @@ impl Complaints {
         message: &str,
         fields: &[(&str, Value)],
     ) {
-        let written =
-            self.bucket.take(now) == Pace::Allowed && lines.write(level, message, fields);
+        let written = self.bucket.take(now) == Pace::Allowed && lines.write(level, message, fields);
         if !written {
             self.left_out = self.left_out.saturating_add(1);
         }
