@@ -11,7 +11,7 @@ use crate::metrics::Histogram;
 use crate::metrics::catalog::{self as m, Family};
 use crate::metrics::text::{Format, Page};
 use crate::net::clock::unix_millis;
-use crate::tls::keyholder::Refusal;
+use crate::tls::keyholder::Unsigned;
 
 /// What the kernel can take away from the gate, in the words of the status.
 const MEASURES: [&str; 8] = [
@@ -154,8 +154,8 @@ impl View {
         }
         let mut samples = page.family(&m::REFUSALS);
         if let Some(keyholder) = &self.keyholder {
-            for why in Refusal::ALL {
-                samples.count(&[why.as_str()], keyholder.refusals(why));
+            for why in Unsigned::ALL {
+                samples.count(&[why.as_str()], keyholder.unsigned(why));
             }
         }
         let mut samples = page.family(&m::RESTARTS);

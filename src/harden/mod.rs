@@ -77,6 +77,12 @@ pub fn refuse_key_log() -> Result<(), HardenError> {
     }
 }
 
+/// No other process of this user may look into this one, from now on. It is asked for again with the rest of the
+/// confinement, which says whether it is so.
+pub fn not_dumpable() {
+    let _ = process::not_dumpable();
+}
+
 /// Confines a gate to what it needs.
 ///
 /// # Errors

@@ -30,10 +30,7 @@ pub(super) fn give_up() -> Vec<Failed> {
     // The bounding set first: it takes a capability to give one up.
     let steps = [
         ("core files", setrlimit(Resource::Core, nothing)),
-        (
-            "dumpable",
-            set_dumpable_behavior(DumpableBehavior::NotDumpable),
-        ),
+        ("dumpable", not_dumpable()),
         ("new privileges", set_no_new_privs(true)),
         ("bounding set", empty_bounding_set()),
         ("ambient capabilities", clear_ambient()),
@@ -43,6 +40,11 @@ pub(super) fn give_up() -> Vec<Failed> {
         .into_iter()
         .filter_map(|(what, result)| result.err().map(|source| Failed { what, source }))
         .collect()
+}
+
+/// No core, and nothing for others of this user to look at below `/proc`.
+pub(super) fn not_dumpable() -> rustix::io::Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 /// A process without CAP_SETPCAP keeps its bounding set, which gives nothing to one that may gain no privileges.

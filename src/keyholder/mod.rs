@@ -4,6 +4,7 @@
 //! confines itself and opens nothing after that. Between the two is a pair of sockets, fd 1 of the signer, on which a
 //! few words are spoken (`Word`). Both are this program: `priorgate keyholder`, and the same with a hidden `--role`.
 
+mod complaints;
 mod line;
 mod load;
 mod monitor;
@@ -101,6 +102,8 @@ impl From<Errno> for KeyholderError {
 /// # Errors
 /// [`KeyholderError`].
 pub fn run(config: &Path, role: Role) -> Result<(), KeyholderError> {
+    // At any level, and before a key is read: what exec has made readable again no other process of this user reads.
+    harden::not_dumpable();
     match role {
         Role::Monitor => monitor::run(config),
         Role::Signer => signer::run(config),
@@ -152,7 +155,9 @@ impl Form {
 enum Word {
     /// Signer: why it ends before it was ready.
     Failed(String),
-    /// Monitor: you are the one; read the checkpoint state and serve.
+    /// Monitor: you are the one after another; as [`Word::Go`], but what that one signed may have used the rate up.
+    Follow,
+    /// Monitor: you are the first; read the checkpoint state and serve.
     Go,
     /// Monitor: the candidate failed, so you stay.
     Kept(String),
@@ -168,6 +173,7 @@ impl Word {
     fn say(&self, to: impl AsFd) -> Result<(), Errno> {
         let (word, reason) = match self {
             Self::Failed(reason) => ("failed", reason.as_str()),
+            Self::Follow => ("follow", ""),
             Self::Go => ("go", ""),
             Self::Kept(reason) => ("kept", reason.as_str()),
             Self::Ready => ("ready", ""),
@@ -190,6 +196,7 @@ impl Word {
         let reason = reason.to_owned();
         Ok(Some(match word {
             "failed" => Self::Failed(reason),
+            "follow" => Self::Follow,
             "go" => Self::Go,
             "kept" => Self::Kept(reason),
             "ready" => Self::Ready,
@@ -200,14 +207,31 @@ impl Word {
     }
 }
 
+/// What a role wanted and did not get.
+#[derive(Debug, Default)]
+struct Missing {
+    /// Why memory is not locked: that wants `LimitMEMLOCK=`, and is never a reason not to start.
+    lock: Option<String>,
+    /// What is not in force, under `best-effort`.
+    confinement: Vec<String>,
+}
+
+impl Missing {
+    /// All of it, for a line; nothing where nothing is missing.
+    fn note(self) -> Option<String> {
+        let all: Vec<String> = self.lock.into_iter().chain(self.confinement).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
 /// The one place at which a role gives up what it does not need, for good (`harden`). Gives what is not in force though it
-/// was wanted: locked memory wants `LimitMEMLOCK=`, and is never a reason not to start.
-fn confine(role: Role, level: Hardening) -> Result<Option<String>, KeyholderError> {
-    let mut missing = Vec::new();
+/// was wanted.
+fn confine(role: Role, level: Hardening) -> Result<Missing, KeyholderError> {
+    let mut lock = None;
     if role == Role::Signer {
         let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
         if let Err(error) = mlockall(flags) {
-            missing.push(format!(
+            lock = Some(format!(
                 "memory is not locked ({error}): keys could be swapped out; see LimitMEMLOCK="
             ));
         }
@@ -216,8 +240,10 @@ fn confine(role: Role, level: Hardening) -> Result<Option<String>, KeyholderErro
         Role::Monitor => harden::confine_monitor(level)?,
         Role::Signer => harden::confine_signer(level)?,
     };
-    missing.extend(confined.failures());
-    Ok((!missing.is_empty()).then(|| missing.join("; ")))
+    Ok(Missing {
+        lock,
+        confinement: confined.failures(),
+    })
 }
 
 #[cfg(test)]

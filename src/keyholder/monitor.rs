@@ -26,6 +26,7 @@ use super::{Form, KeyholderError, Role, Word, confine};
 use crate::config::{Config, Hardening};
 use crate::notify::Notifier;
 use crate::policy::keyproto::Answer;
+use crate::policy::signing::rate::{Bucket, Pace, Rate};
 
 /// How long keys may take to load: a credential's file system, or a network's.
 const LOADING: Duration = Duration::from_secs(10);
@@ -37,6 +38,11 @@ const SETTLED: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 /// So many starts in a row, some six seconds, and then it gives up: something is wrong that no start repairs.
 const STARTS: u32 = 8;
+/// Reloads that a gate asks for: a person asks a few times in a row, and whoever asks on and on starts processes.
+const RELOADS: Rate = Rate {
+    burst: 5,
+    per_second: 1,
+};
 
 struct Monitor {
     config: PathBuf,
@@ -50,6 +56,9 @@ struct Monitor {
     retry: Option<Instant>,
     /// Whether there ever was a signer.
     served: bool,
+    /// Of the reloads that a gate asks for.
+    reloads: Bucket,
+    started: Instant,
 }
 
 /// A signer. Killed when dropped.
@@ -83,10 +92,16 @@ pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
         deaths: 0,
         retry: None,
         served: false,
+        reloads: Bucket::new(RELOADS),
+        started: Instant::now(),
     };
     // Of the configuration this one word; a file that is wrong is the signer's to tell.
     let level = Config::load(config).map_or(Hardening::Required, |config| config.hardening);
-    confine(Role::Monitor, level)?;
+    if let Some(note) = confine(Role::Monitor, level)?.note() {
+        let fields = [("note", Value::from(note))];
+        let message = "not everything is in force in the monitor";
+        monitor.lines.write("WARN", message, &fields);
+    }
     monitor.start()?;
     monitor.watch(&mut hangup).map_err(|error| {
         let last_words = Answer::Reloaded(Err(crate::net::exchange::chain(&error)));
@@ -155,9 +170,23 @@ impl Monitor {
         Ok(std::array::from_fn(|_| happened.next() == Some(true)))
     }
 
-    /// Starts a candidate. One that is still loading may have read what has changed since: it is dropped.
+    /// Starts a candidate. One that is still loading may have read what has changed since: it is dropped. A system that
+    /// has no room for a process has not harmed the signer that there is.
     fn start(&mut self) -> Result<(), KeyholderError> {
         self.candidate = None;
+        match self.spawn() {
+            Ok(candidate) => {
+                self.candidate = Some(candidate);
+                Ok(())
+            }
+            Err(error) => {
+                let error = crate::net::exchange::chain(&error);
+                self.failed(format!("a signer cannot be started: {error}"), "")
+            }
+        }
+    }
+
+    fn spawn(&self) -> io::Result<Process> {
         let flags = SocketFlags::CLOEXEC;
         let (control, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
@@ -169,12 +198,24 @@ impl Monitor {
             .stdout(Stdio::from(theirs))
             .env_remove("NOTIFY_SOCKET")
             .spawn()?;
-        self.candidate = Some(Process {
+        Ok(Process {
             child,
             control,
             since: Instant::now(),
-        });
-        Ok(())
+        })
+    }
+
+    /// A gate asks for new keys: at once, or when it is time for another reload.
+    fn reload(&mut self) -> Result<(), KeyholderError> {
+        match self.reloads.take(self.started.elapsed()) {
+            Pace::Allowed => self.start(),
+            Pace::Wait(pause) => {
+                // Instead of the candidate that may have read too early.
+                self.candidate = None;
+                self.retry = Some(Instant::now() + pause);
+                Ok(())
+            }
+        }
     }
 
     fn hear_current(&mut self) -> Result<(), KeyholderError> {
@@ -182,7 +223,7 @@ impl Monitor {
             return Ok(());
         };
         match Word::hear(&current.control) {
-            Ok(Some(Word::Reload)) => self.start(),
+            Ok(Some(Word::Reload)) => self.reload(),
             Ok(Some(_)) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
             Ok(None) | Err(_) => {
                 let lived = current.since.elapsed();
@@ -215,6 +256,11 @@ impl Monitor {
         } else {
             reason
         };
+        self.failed(reason, &ended)
+    }
+
+    /// There is no candidate any more, or none came about.
+    fn failed(&mut self, reason: String, ended: &str) -> Result<(), KeyholderError> {
         match &self.current {
             Some(current) => {
                 let fields = [("reason", Value::from(reason.as_str()))];
@@ -265,7 +311,9 @@ impl Monitor {
             }
             None => !self.served,
         };
-        if Word::Go.say(&candidate.control).is_err() {
+        // Only the first has the whole rate before it.
+        let word = if self.served { Word::Follow } else { Word::Go };
+        if word.say(&candidate.control).is_err() {
             return self.dead(format!("a signer ended ({})", candidate.end()));
         }
         self.current = Some(candidate);

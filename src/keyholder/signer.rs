@@ -7,10 +7,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
@@ -19,6 +19,7 @@ use rustix::net::{
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::complaints::Complaints;
 use super::line::Lines;
 use super::load::{self, Audit, Key, Last};
 use super::{Form, KeyholderError, Role, Word, audit_key, confine};
@@ -46,6 +47,7 @@ pub(super) struct Signer {
     pid: u32,
     started: Instant,
     signatures: u64,
+    complaints: Complaints,
 }
 
 /// A gate that may ask.
@@ -65,6 +67,8 @@ struct Door {
     number: u64,
     /// Who waits for a candidate: connection and id.
     reloads: Vec<(u64, u64)>,
+    /// Whether somebody has told us to end, where that is anybody's to tell.
+    ended: Arc<AtomicBool>,
 }
 
 pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
@@ -81,27 +85,31 @@ pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
     loop {
         match hear(control)? {
             Some(Word::Go) => break,
+            Some(Word::Follow) => {
+                signer.follow();
+                break;
+            }
             Some(_) => {}
             None => return Ok(()),
         }
     }
     signer.take_over();
     signer.serve(control, &mut door)?;
-    signer.remember();
+    signer.end();
     Ok(())
 }
 
 /// Everything that needs a file, and then the confinement.
 fn prepare(config: &Path) -> Result<(Signer, Door), KeyholderError> {
+    let told = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGTERM, Arc::clone(&told))?;
+    signal_hook::flag::register(SIGINT, Arc::clone(&told))?;
     let door = match Form::of_stdin()? {
-        Form::Listening => Door::listening(gate_uid()?),
-        Form::Connected => {
-            // The service manager ends the whole group at once, but the gate drains, and needs us for that.
-            let ignored = Arc::new(AtomicBool::new(false));
-            signal_hook::flag::register(SIGTERM, Arc::clone(&ignored))?;
-            signal_hook::flag::register(SIGINT, ignored)?;
-            Door::connected()?
-        }
+        // The count is written down first. A signal that comes between a look and the wait is made good by the monitor's
+        // end, which ends the wait.
+        Form::Listening => Door::listening(gate_uid()?, told),
+        // The service manager ends the whole group at once, but the gate drains, and needs us for that.
+        Form::Connected => Door::connected()?,
     };
     let lines = Lines::stderr()?;
     let config = Config::load(config)?;
@@ -111,8 +119,8 @@ fn prepare(config: &Path) -> Result<(Signer, Door), KeyholderError> {
     let missing = confine(Role::Signer, level)?;
     let fields = [
         ("keys", Value::from(signer.keys.len())),
-        ("memory_locked", Value::from(missing.is_none())),
-        ("note", missing.into()),
+        ("memory_locked", Value::from(missing.lock.is_none())),
+        ("note", missing.note().into()),
     ];
     signer.lines.write("INFO", "keys are loaded", &fields);
     Ok((signer, door))
@@ -134,14 +142,17 @@ fn gate_uid() -> Result<u32, KeyholderError> {
 fn hear(control: BorrowedFd<'_>) -> Result<Option<Word>, Errno> {
     loop {
         match Word::hear(control) {
-            Err(Errno::AGAIN | Errno::INTR) => wait(&mut [PollFd::new(&control, PollFlags::IN)])?,
+            Err(Errno::AGAIN | Errno::INTR) => {
+                wait(&mut [PollFd::new(&control, PollFlags::IN)], None)?;
+            }
             heard => return heard,
         }
     }
 }
 
-fn wait(fds: &mut [PollFd<'_>]) -> Result<(), Errno> {
-    match poll(fds, None) {
+fn wait(fds: &mut [PollFd<'_>], longest: Option<Duration>) -> Result<(), Errno> {
+    let longest = longest.and_then(|longest| Timespec::try_from(longest).ok());
+    match poll(fds, longest.as_ref()) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error),
     }
@@ -156,7 +167,14 @@ impl Signer {
             pid: std::process::id(),
             started: Instant::now(),
             signatures: 0,
+            complaints: Complaints::default(),
         }
+    }
+
+    /// What the one before has signed is not known: whoever can have signers replaced gets no more than the rate.
+    pub(super) fn follow(&mut self) {
+        let now = self.started.elapsed();
+        self.keys.iter_mut().for_each(|key| key.bucket.empty(now));
     }
 
     /// From now on no other signer writes the checkpoint state.
@@ -165,6 +183,12 @@ impl Signer {
             *last = audit.last();
             self.signatures = last.unwrap_or_default().signatures;
         }
+    }
+
+    /// Leaves nothing unsaid and unwritten.
+    fn end(&mut self) {
+        self.complaints.summary(&self.lines, None);
+        self.remember();
     }
 
     /// The next signer counts on from here.
@@ -183,15 +207,22 @@ impl Signer {
     fn serve(&mut self, control: BorrowedFd<'_>, door: &mut Door) -> Result<(), Errno> {
         let mut buffer = vec![0; PACKET_MAX + 1];
         loop {
-            let (told, called, ready) = door.wait(control)?;
+            let (told, called, ready) = door.wait(control, self.complaints.pause())?;
+            if door.ended.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let now = self.started.elapsed();
+            self.complaints.summary(&self.lines, Some(now));
             let mut gone = Vec::new();
             for index in ready {
                 let Some(connection) = door.connections.get(index) else {
                     continue;
                 };
                 let number = connection.number;
+                let listens = door.allowed.is_some();
+                let reloads = &mut door.reloads;
                 if self
-                    .packet(connection, &mut buffer, control, &mut door.reloads)
+                    .packet(connection, &mut buffer, control, listens, reloads)
                     .is_none()
                 {
                     gone.push(number);
@@ -214,7 +245,7 @@ impl Signer {
     }
 
     /// Takes the next connection in, if it is the gate's.
-    fn accept(&self, listener: impl AsFd, allowed: u32, number: u64) -> Option<Connection> {
+    fn accept(&mut self, listener: impl AsFd, allowed: u32, number: u64) -> Option<Connection> {
         let socket = accept_with(listener, SocketFlags::CLOEXEC).ok()?;
         let peer = socket_peercred(&socket).ok()?;
         let uid = peer.uid.as_raw();
@@ -231,9 +262,15 @@ impl Signer {
             ("pid", pid.into()),
             ("allowed", allowed.into()),
         ];
-        self.lines
-            .write("WARN", "a connection of another user was closed", &fields);
+        self.complain("WARN", "a connection of another user was closed", &fields);
         None
+    }
+
+    /// A line that whoever is at the door can cause: only so many of them, and then a count.
+    fn complain(&mut self, level: &str, message: &str, fields: &[(&str, Value)]) {
+        let now = self.started.elapsed();
+        self.complaints
+            .line(&self.lines, now, level, message, fields);
     }
 
     /// Reads and answers one packet. `None` when the connection has ended, or must.
@@ -242,22 +279,32 @@ impl Signer {
         from: &Connection,
         buffer: &mut [u8],
         control: BorrowedFd<'_>,
+        listens: bool,
         reloads: &mut Vec<(u64, u64)>,
     ) -> Option<()> {
         let size = match recv(&from.socket, &mut *buffer, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => return None,
+            // An empty packet is read as the end is. It is no message either.
+            Ok((_, 0)) if has_ended(&from.socket) => return None,
             Ok((size, _)) => size,
             Err(Errno::AGAIN | Errno::INTR) => return Some(()),
             Err(_) => return None,
         };
         let Ok((id, request)) = Request::decode(buffer.get(..size)?) else {
             let fields = [("pid", from.pid.into())];
-            self.lines.write(
-                "ERROR",
-                "a packet is not of this version's protocol: the connection is closed",
-                &fields,
-            );
-            return None;
+            // A pair is all that the gate has: it loses this question, not every later one.
+            let (message, goes_on) = if listens {
+                (
+                    "a packet is not of this version's protocol: the connection is closed",
+                    None,
+                )
+            } else {
+                (
+                    "a packet is not of this version's protocol: it is not answered",
+                    Some(()),
+                )
+            };
+            self.complain("ERROR", message, &fields);
+            return goes_on;
         };
         if request != Request::Reload {
             give(&from.socket, &self.answer(request, from.pid), id);
@@ -301,9 +348,9 @@ impl Signer {
                     }
                     Verdict::Sign(shape) => shape,
                     Verdict::Refuse(refusal) => {
-                        let fields = [("bank", key.bank.as_str().into()), ("gate_pid", pid.into())];
-                        self.lines
-                            .write("ERROR", &format!("refused to sign: {refusal}"), &fields);
+                        let bank = Value::from(key.bank.as_str());
+                        let fields = [("bank", bank), ("gate_pid", pid.into())];
+                        self.complain("ERROR", &format!("refused to sign: {refusal}"), &fields);
                         return Answer::Refused(Refused::Judged(refusal));
                     }
                 };
@@ -366,12 +413,13 @@ impl Signer {
 }
 
 impl Door {
-    fn listening(allowed: u32) -> Self {
+    fn listening(allowed: u32, ended: Arc<AtomicBool>) -> Self {
         Self {
             allowed: Some(allowed),
             connections: Vec::new(),
             number: 0,
             reloads: Vec::new(),
+            ended,
         }
     }
 
@@ -387,12 +435,17 @@ impl Door {
             }],
             number: 0,
             reloads: Vec::new(),
+            ended: Arc::default(),
         })
     }
 
     /// Waits for the monitor, for somebody new, for packets: whether there is the first and the second, and which
     /// connections have the third.
-    fn wait(&self, control: BorrowedFd<'_>) -> Result<(bool, bool, Vec<usize>), Errno> {
+    fn wait(
+        &self,
+        control: BorrowedFd<'_>,
+        longest: Option<Duration>,
+    ) -> Result<(bool, bool, Vec<usize>), Errno> {
         let stdin = io::stdin();
         let comes_in = self.allowed.is_some() && self.connections.len() < CONNECTIONS;
         let listens = if comes_in {
@@ -406,7 +459,7 @@ impl Door {
         ];
         let sockets = self.connections.iter().map(|each| &each.socket);
         fds.extend(sockets.map(|socket| PollFd::new(socket, PollFlags::IN)));
-        wait(&mut fds)?;
+        wait(&mut fds, longest)?;
         let mut happened = fds.iter().map(|fd| !fd.revents().is_empty());
         let told = happened.next() == Some(true);
         let called = happened.next() == Some(true);
@@ -435,6 +488,16 @@ impl Door {
         }
         // Whoever was told so asks for the new keys at once: that packet is the new signer's.
         Ok((answer != Answer::Reloaded(Ok(()))).then_some(()))
+    }
+}
+
+/// Whether the other end is closed: reading alone does not tell that from a packet of no bytes.
+fn has_ended(socket: &OwnedFd) -> bool {
+    let mut fd = [PollFd::new(socket, PollFlags::RDHUP)];
+    let ended = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
+    match poll(&mut fd, Some(&Timespec::default())) {
+        Ok(_) => fd.iter().any(|fd| fd.revents().intersects(ended)),
+        Err(_) => true,
     }
 }
 

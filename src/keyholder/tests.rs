@@ -212,6 +212,7 @@ fn a_word_is_heard_as_it_was_said() {
     .unwrap();
     let words = [
         Word::Failed("a reason of several words".to_owned()),
+        Word::Follow,
         Word::Go,
         Word::Kept(String::new()),
         Word::Ready,

@@ -2,31 +2,32 @@
 //!
 //! One at a time costs nothing: the signer is one thread. Whoever asks owns the connection until it has its answer or
 //! its deadline, so nobody else can read what it is owed; and what comes after a deadline has an id that nobody waits
-//! for, so it is dropped. Blocks: ask from a blocking thread.
+//! for, so it is dropped. Only a reload, which may take seconds, leaves the connection to handshakes meanwhile: whoever
+//! reads its answer puts it aside for it. Blocks: ask from a blocking thread.
 
-use std::io;
+mod line;
+mod unsigned;
+
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
-    send, socket_with,
-};
 use tokio::io::Interest;
 
-use crate::policy::keyproto::{Answer, Held, KEYS_MAX, KeyId, Refused, Request};
+use crate::policy::keyproto::{Answer, Held, KeyId, Refused, Request};
+use crate::policy::signing::{MESSAGE_MAX, Refusal};
+use line::{Failed, Heard, Owned};
+pub use unsigned::Unsigned;
 
-/// The longest answer: [`KEYS_MAX`] keys with ten schemes each.
-const ANSWER_MAX: usize = 16 + KEYS_MAX * 53;
 /// Between two attempts to reach a keyholder that is not there.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks for the answer to a reload, which takes some 50 ms.
+const LOOK: Duration = Duration::from_millis(5);
+/// So many connections may end over one question: a signer that dies or is replaced ends one.
+const CLOSED: u32 = 2;
 
 /// The way to the process that has the keys.
 #[derive(Debug)]
@@ -43,20 +44,11 @@ pub struct Keyholder {
     pid: AtomicU32,
     signatures: AtomicU64,
     restarts: AtomicU64,
-    refusals: [AtomicU64; Refusal::ALL.len()],
-}
-
-/// Why a handshake was not signed, for the metrics.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Refusal {
-    /// It has no such key any more: a rotation, and the handshake starts over.
-    KeyChanged,
-    /// It will not sign this.
-    Refused,
-    /// `sign_rate` is used up.
-    SignRate,
-    /// No answer.
-    Unanswered,
+    unsigned: unsigned::Counts,
+    /// One more whenever what was asked before is not answered any more: another signer, another connection.
+    epoch: AtomicU64,
+    /// Reloads that wait without the line, each with its answer once somebody has read it.
+    reloads: Mutex<Vec<(u64, Option<Answer>)>>,
 }
 
 #[derive(Debug)]
@@ -92,6 +84,11 @@ pub struct Checkpoint {
 /// Why the keyholder gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
+    /// It ends every connection that the question comes over.
+    #[error(
+        "the keyholder closes the connection instead of answering ({0}); is it of this version, and for this user? Its log says more"
+    )]
+    Closed(String),
     /// It is not there and will not come back.
     #[error("the keyholder is gone: {0}; a restart of priorgate starts another")]
     Gone(String),
@@ -115,15 +112,48 @@ pub enum AskError {
     Unexpected,
 }
 
-/// Why an exchange ended without an answer.
-enum Failed {
-    Late,
-    Lost(String),
+/// What one question has gone through.
+#[derive(Default)]
+struct Trouble {
+    /// The last failure, for the error.
+    cause: String,
+    /// Connections that ended over it.
+    closed: u32,
 }
 
-enum Heard {
-    Answer(Answer),
-    Restarted,
+impl Trouble {
+    fn late(&mut self, failed: Failed) -> AskError {
+        AskError::TimedOut(match failed {
+            Failed::Busy => " (others wait for it, too)".to_owned(),
+            Failed::Closed(_) | Failed::Late | Failed::Lost(_) => std::mem::take(&mut self.cause),
+        })
+    }
+}
+
+/// A reload that has been asked for. Forgotten when dropped.
+struct Waiting<'k> {
+    of: &'k Keyholder,
+    id: u64,
+}
+
+impl<'k> Waiting<'k> {
+    fn new(of: &'k Keyholder) -> Self {
+        let id = of.next.fetch_add(1, Ordering::Relaxed);
+        of.reloads().push((id, None));
+        Self { of, id }
+    }
+
+    fn answer(&self) -> Option<Answer> {
+        let mut reloads = self.of.reloads();
+        let own = reloads.iter_mut().find(|(id, _)| *id == self.id)?;
+        own.1.take()
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.of.reloads().retain(|(id, _)| *id != self.id);
+    }
 }
 
 impl Keyholder {
@@ -131,7 +161,7 @@ impl Keyholder {
     ///
     /// # Errors
     /// There is no descriptor left.
-    pub fn inherited(socket: OwnedFd) -> io::Result<Self> {
+    pub fn inherited(socket: OwnedFd) -> std::io::Result<Self> {
         // No stream, but nothing is read or written here.
         let watched = UnixStream::from(socket.try_clone()?);
         // Of both; whoever asks waits by `poll`.
@@ -159,15 +189,16 @@ impl Keyholder {
             pid: AtomicU32::new(0),
             signatures: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
-            refusals: [const { AtomicU64::new(0) }; Refusal::ALL.len()],
+            unsigned: unsigned::Counts::default(),
+            epoch: AtomicU64::new(0),
+            reloads: Mutex::new(Vec::new()),
         }
     }
 
     /// Handshakes that were not signed, by why.
     #[must_use]
-    pub fn refusals(&self, why: Refusal) -> u64 {
-        let cell = self.refusals.get(why as usize);
-        cell.map_or(0, |cell| cell.load(Ordering::Relaxed))
+    pub fn unsigned(&self, why: Unsigned) -> u64 {
+        self.unsigned.of(why)
     }
 
     /// What is known without asking.
@@ -210,22 +241,7 @@ impl Keyholder {
         let Line::Free(Some(socket)) = &*line else {
             return None;
         };
-        let mut buffer = vec![0; ANSWER_MAX];
-        let mut reset = false;
-        // Its answers may be before them. After the end of it no more come: this ends.
-        loop {
-            match recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
-                Ok((_, size @ 1..)) => {
-                    let packet = buffer.get(..size).unwrap_or_default();
-                    if let Ok((0, Answer::Reloaded(Err(reason)))) = Answer::decode(packet) {
-                        return Some(reason);
-                    }
-                }
-                // As in an exchange.
-                Err(Errno::CONNRESET) if !reset => reset = true,
-                Ok(_) | Err(_) => return None,
-            }
-        }
+        line::last_words(socket)
     }
 
     /// The keys that there are.
@@ -253,16 +269,19 @@ impl Keyholder {
         message: &[u8],
         until: Instant,
     ) -> Result<Vec<u8>, AskError> {
-        let request = Request::Sign {
-            key,
-            scheme,
-            message,
+        // A bank can make a transcript of TLS 1.2 as long as it likes. What no packet holds is not worth one: the
+        // keyholder would not understand it.
+        let answer = if message.len() > MESSAGE_MAX {
+            Err(AskError::Refused(Refused::Judged(Refusal::Message)))
+        } else {
+            let request = Request::Sign {
+                key,
+                scheme,
+                message,
+            };
+            self.signed(&request, until)
         };
-        self.signed(&request, until).inspect_err(|error| {
-            if let Some(cell) = self.refusals.get(Refusal::of(error) as usize) {
-                cell.fetch_add(1, Ordering::Relaxed);
-            }
-        })
+        answer.inspect_err(|error| self.unsigned.count(error))
     }
 
     fn signed(&self, request: &Request<'_>, until: Instant) -> Result<Vec<u8>, AskError> {
@@ -308,45 +327,104 @@ impl Keyholder {
         }
     }
 
-    /// Has the keys loaded again, and waits for how it went.
+    /// Has the keys loaded again, and waits for how it went. Others may ask meanwhile.
     ///
     /// # Errors
     /// [`AskError::Kept`] when the old keys stay, and the others.
     pub fn reload(&self, until: Instant) -> Result<(), AskError> {
-        match self.ask(&Request::Reload, until)? {
+        let mut trouble = Trouble::default();
+        let result = loop {
+            match self.try_reload(until) {
+                Ok(Some(answer)) => break Ok(answer),
+                // It was lost with the signer that had read it.
+                Ok(None) => {}
+                Err(failed) => {
+                    if let Some(error) = self.pause(failed, &mut trouble, until) {
+                        break Err(error);
+                    }
+                }
+            }
+        };
+        match self.noted(result)? {
             Answer::Reloaded(Ok(())) => Ok(()),
             Answer::Reloaded(Err(reason)) => Err(AskError::Kept(reason)),
             other => Err(unexpected(&other)),
         }
     }
 
+    /// Asks once; `None` when the question was lost.
+    fn try_reload(&self, until: Instant) -> Result<Option<Answer>, Failed> {
+        let waiting = Waiting::new(self);
+        let own = self.line(until)?.with(|line| {
+            line.say(&Request::Reload.encode(waiting.id), until)?;
+            Ok(self.epoch.load(Ordering::Relaxed))
+        })?;
+        loop {
+            let looked = self.line(until)?.with(Owned::look);
+            if let Some(answer) = waiting.answer() {
+                return Ok(Some(answer));
+            }
+            looked.map_err(Failed::closed)?;
+            if self.epoch.load(Ordering::Relaxed) != own {
+                return Ok(None);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Failed::Late);
+            }
+            std::thread::sleep(LOOK.min(left));
+        }
+    }
+
     /// Asks until there is an answer. What was lost with a signer is asked again under another id; whichever of this
     /// question's ids is answered first is the answer.
     fn ask(&self, request: &Request<'_>, until: Instant) -> Result<Answer, AskError> {
-        let mut line = self.line(until)?;
+        let mut trouble = Trouble::default();
+        let line = self.line(until);
+        let mut line = line.map_err(|failed| trouble.late(failed))?;
         let mut ids = Vec::with_capacity(1);
-        let mut cause = String::new();
         let result = loop {
             let id = self.next.fetch_add(1, Ordering::Relaxed);
             ids.push(id);
             match line.exchange(&request.encode(id), &ids, until) {
                 Ok(Heard::Answer(answer)) => break Ok(answer),
                 Ok(Heard::Restarted) => {}
-                Err(Failed::Late) => break Err(AskError::TimedOut(cause)),
-                Err(Failed::Lost(why)) => {
-                    line.socket = None;
-                    if self.path.is_none() {
-                        break Err(AskError::Gone(why));
+                Err(failed) => {
+                    line.drop_if_lost(&failed);
+                    if let Some(error) = self.pause(failed, &mut trouble, until) {
+                        break Err(error);
                     }
-                    cause = format!(" ({why})");
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        break Err(AskError::TimedOut(cause));
-                    }
-                    std::thread::sleep(PAUSE.min(left));
                 }
             }
         };
+        self.noted(result)
+    }
+
+    /// After a failure: the end of the asking, or nothing once it is time for another attempt.
+    fn pause(&self, failed: Failed, trouble: &mut Trouble, until: Instant) -> Option<AskError> {
+        let (why, closed) = match failed {
+            Failed::Busy | Failed::Late => return Some(trouble.late(failed)),
+            Failed::Lost(why) => (why, false),
+            Failed::Closed(why) => (why, true),
+        };
+        if self.path.is_none() {
+            return Some(AskError::Gone(why));
+        }
+        trouble.closed += u32::from(closed);
+        if trouble.closed >= CLOSED {
+            return Some(AskError::Closed(why));
+        }
+        trouble.cause = format!(" ({why})");
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Some(trouble.late(Failed::Late));
+        }
+        std::thread::sleep(PAUSE.min(left));
+        None
+    }
+
+    /// Keeps and says whether the last question was answered.
+    fn noted(&self, result: Result<Answer, AskError>) -> Result<Answer, AskError> {
         let up = result.is_ok();
         if self.up.swap(up, Ordering::Relaxed)
             && let Err(error) = &result
@@ -357,160 +435,45 @@ impl Keyholder {
     }
 
     /// The connection, once nobody else has it.
-    fn line(&self, until: Instant) -> Result<Owned<'_>, AskError> {
+    fn line(&self, until: Instant) -> Result<Owned<'_>, Failed> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Line::Free(socket) = &mut *line {
                 let socket = socket.take();
                 *line = Line::Taken;
-                return Ok(Owned { of: self, socket });
+                return Ok(Owned {
+                    of: self,
+                    socket,
+                    fresh: false,
+                });
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(AskError::TimedOut(" (others wait for it, too)".to_owned()));
+                return Err(Failed::Busy);
             }
             let waited = self.free.wait_timeout(line, left);
             (line, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
+    fn reloads(&self) -> MutexGuard<'_, Vec<(u64, Option<Answer>)>> {
+        self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An answer that whoever read it does not wait for: a reload's, or one that comes too late.
+    fn put_aside(&self, id: u64, answer: Answer) {
+        let mut reloads = self.reloads();
+        if let Some(waiting) = reloads.iter_mut().find(|(waiting, _)| *waiting == id) {
+            waiting.1 = Some(answer);
+        }
+    }
+
     fn restarted(&self, pid: u32) {
         self.pid.store(pid, Ordering::Relaxed);
         self.restarts.fetch_add(1, Ordering::Relaxed);
+        self.epoch.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(pid, "the signer was restarted");
     }
-}
-
-impl Refusal {
-    /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::KeyChanged,
-        Self::Refused,
-        Self::SignRate,
-        Self::Unanswered,
-    ];
-
-    /// The label's value.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::KeyChanged => "key_changed",
-            Self::Refused => "refused",
-            Self::SignRate => "sign_rate",
-            Self::Unanswered => "unanswered",
-        }
-    }
-
-    fn of(error: &AskError) -> Self {
-        match error {
-            AskError::KeyChanged => Self::KeyChanged,
-            AskError::Refused(_) => Self::Refused,
-            AskError::Pace => Self::SignRate,
-            AskError::Gone(_)
-            | AskError::Kept(_)
-            | AskError::TimedOut(_)
-            | AskError::Unexpected => Self::Unanswered,
-        }
-    }
-}
-
-/// The connection while it is one asker's. Given back on drop, for the next.
-struct Owned<'k> {
-    of: &'k Keyholder,
-    socket: Option<OwnedFd>,
-}
-
-impl Drop for Owned<'_> {
-    fn drop(&mut self) {
-        let mut line = self.of.line.lock().unwrap_or_else(PoisonError::into_inner);
-        *line = Line::Free(self.socket.take());
-        self.of.free.notify_one();
-    }
-}
-
-impl Owned<'_> {
-    fn exchange(&mut self, packet: &[u8], ids: &[u64], until: Instant) -> Result<Heard, Failed> {
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => self.connect(until)?,
-        };
-        let socket = self.socket.insert(socket);
-        loop {
-            match send(&*socket, packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(_) => break,
-                Err(Errno::AGAIN | Errno::INTR) => ready(socket, PollFlags::OUT, until)?,
-                Err(error) => return Err(lost(error)),
-            }
-        }
-        let mut buffer = vec![0; ANSWER_MAX];
-        let mut reset = false;
-        loop {
-            let size = match recv(&*socket, &mut buffer[..], RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => return Err(Failed::Lost("it closed the connection".to_owned())),
-                Ok((size, _)) => size,
-                Err(Errno::AGAIN | Errno::INTR) => {
-                    ready(socket, PollFlags::IN, until)?;
-                    continue;
-                }
-                // It ended with packets of ours unread. What it had said before comes after this.
-                Err(Errno::CONNRESET) if !reset => {
-                    reset = true;
-                    continue;
-                }
-                Err(error) => return Err(lost(error)),
-            };
-            match Answer::decode(buffer.get(..size).unwrap_or_default()) {
-                Ok((0, Answer::Restarted { pid })) => {
-                    self.of.restarted(pid);
-                    return Ok(Heard::Restarted);
-                }
-                // Its last words.
-                Ok((0, Answer::Reloaded(Err(reason)))) => return Err(Failed::Lost(reason)),
-                Ok((id, answer)) if ids.contains(&id) => return Ok(Heard::Answer(answer)),
-                // To a question that nobody waits for any more.
-                Ok(_) => {}
-                Err(malformed) => return Err(Failed::Lost(malformed.to_string())),
-            }
-        }
-    }
-
-    fn connect(&self, until: Instant) -> Result<OwnedFd, Failed> {
-        let Some(path) = &self.of.path else {
-            return Err(Failed::Lost("its socket is closed".to_owned()));
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Failed::Late);
-        }
-        let connected = || -> rustix::io::Result<OwnedFd> {
-            let flags = SocketFlags::CLOEXEC;
-            let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-            // A full queue makes connecting wait.
-            set_socket_timeout(&socket, Timeout::Send, Some(left))?;
-            connect(&socket, &SocketAddrUnix::new(path)?)?;
-            Ok(socket)
-        };
-        connected().map_err(lost)
-    }
-}
-
-/// Waits until the socket can be read or written.
-fn ready(socket: &OwnedFd, wanted: PollFlags, until: Instant) -> Result<(), Failed> {
-    let left = until.saturating_duration_since(Instant::now());
-    // Above any deadline here there is no need for a larger one: the caller asks again.
-    let timeout = Timespec::try_from(left.min(Duration::from_secs(3600)));
-    let timeout = timeout.map_err(|_| Failed::Late)?;
-    if left.is_zero() {
-        return Err(Failed::Late);
-    }
-    match poll(&mut [PollFd::new(socket, wanted)], Some(&timeout)) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(lost(error)),
-    }
-}
-
-fn lost(error: Errno) -> Failed {
-    Failed::Lost(io::Error::from(error).to_string())
 }
 
 fn unexpected(answer: &Answer) -> AskError {

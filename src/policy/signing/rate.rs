@@ -45,6 +45,11 @@ impl Bucket {
         }
     }
 
+    /// Nothing is left of it: whoever follows another does not know how much that one gave away.
+    pub fn empty(&mut self, now: Duration) {
+        self.full_at = now.saturating_add(self.depth);
+    }
+
     /// Takes a token. `now` is of any clock that never runs backwards.
     pub fn take(&mut self, now: Duration) -> Pace {
         let full_at = self.full_at.max(now).saturating_add(self.token);
@@ -84,6 +89,19 @@ mod tests {
             assert_eq!(bucket.take(at(900_000)), Pace::Allowed);
         }
         assert_eq!(bucket.take(at(900_000)), Pace::Wait(at(100)));
+    }
+
+    #[test]
+    fn an_emptied_bucket_gives_a_token_after_a_tokens_time() {
+        let mut bucket = Bucket::new(Rate {
+            burst: 3,
+            per_second: 10,
+        });
+        let at = Duration::from_millis;
+        bucket.empty(at(5_000));
+        assert_eq!(bucket.take(at(5_000)), Pace::Wait(at(100)));
+        assert_eq!(bucket.take(at(5_100)), Pace::Allowed);
+        assert_eq!(bucket.take(at(5_100)), Pace::Wait(at(100)));
     }
 
     proptest! {

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::thread::{JoinHandle, spawn};
 
-use rustix::net::{bind, listen, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, listen,
+    recv, send, socket_with, socketpair,
+};
 
 use super::*;
 
@@ -156,6 +159,15 @@ fn a_refusal_a_changed_key_and_last_words_are_told_apart() {
     assert!(matches!(after, Err(AskError::Gone(_))));
 }
 
+/// A path at which somebody listens, as the service manager does.
+fn listener(path: &Path) -> OwnedFd {
+    let flags = SocketFlags::CLOEXEC;
+    let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    bind(&listener, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    listen(&listener, 8).unwrap();
+    listener
+}
+
 #[test]
 fn a_keyholder_of_the_service_manager_is_reached_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -168,24 +180,98 @@ fn a_keyholder_of_the_service_manager_is_reached_again() {
         Instant::now() + Duration::from_millis(60),
     );
     assert!(matches!(late, Err(AskError::TimedOut(why)) if why.contains("No such file")));
-    // Asked before there is a socket, and answered by the third connection only.
+    // Asked before there is a socket, and answered by the second connection only.
     let asked = sign(&keyholder, "m", soon());
-    let listener = socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .unwrap();
-    bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-    listen(&listener, 8).unwrap();
-    for _ in 0..2 {
-        drop(rustix::net::accept(&listener).unwrap());
-    }
+    let listener = listener(&path);
+    drop(rustix::net::accept(&listener).unwrap());
     let signer = rustix::net::accept(&listener).unwrap();
     let (id, _) = question(&signer).unwrap();
     say(&signer, &Answer::Signed(b"s".to_vec()), id);
     assert_eq!(asked.join().unwrap().unwrap(), b"s");
+    // One that has grown old may end beside that: a signer was replaced, and the next one died.
+    let asked = sign(&keyholder, "n", soon());
+    question(&signer).unwrap();
+    drop(signer);
+    drop(rustix::net::accept(&listener).unwrap());
+    let signer = rustix::net::accept(&listener).unwrap();
+    let (id, message) = question(&signer).unwrap();
+    assert_eq!(message, b"n");
+    say(&signer, &Answer::Signed(b"t".to_vec()), id);
+    assert_eq!(asked.join().unwrap().unwrap(), b"t");
+}
+
+#[test]
+fn a_keyholder_that_ends_every_connection_is_asked_twice_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sign.sock");
+    let listener = listener(&path);
+    let keyholder = Arc::new(Keyholder::at(&path));
+    let started = Instant::now();
+    let asked = sign(&keyholder, "m", soon());
+    for _ in 0..2 {
+        let signer = rustix::net::accept(&listener).unwrap();
+        question(&signer).unwrap();
+    }
+    let failed = asked.join().unwrap();
+    assert!(matches!(failed, Err(AskError::Closed(_))), "{failed:?}");
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_message_that_no_packet_holds_is_refused_here_and_costs_no_connection() {
+    let (keyholder, signer) = pair();
+    let message = vec![0; MESSAGE_MAX + 1];
+    let refused = keyholder.sign(KEY, 0x0303, &message, soon());
+    let expected = Refused::Judged(Refusal::Message);
+    assert!(matches!(refused, Err(AskError::Refused(why)) if why == expected));
+    let asked = sign(&keyholder, "m", soon());
+    let (id, asks) = question(&signer).unwrap();
+    assert_eq!(asks, b"m");
+    say(&signer, &Answer::Signed(b"s".to_vec()), id);
+    assert_eq!(asked.join().unwrap().unwrap(), b"s");
+}
+
+#[test]
+fn handshakes_are_signed_while_a_reload_is_under_way() {
+    let (keyholder, signer) = pair();
+    let reload = {
+        let keyholder = Arc::clone(&keyholder);
+        spawn(move || keyholder.reload(soon()))
+    };
+    let (reloads, _) = question(&signer).unwrap();
+    for round in 0..20_u8 {
+        let asked = sign(&keyholder, "m", soon());
+        let (id, message) = question(&signer).unwrap();
+        assert_eq!(message, b"m");
+        // In the middle of another's question: whoever reads it hands it on.
+        if round == 19 {
+            say(&signer, &Answer::Reloaded(Ok(())), reloads);
+        }
+        say(&signer, &Answer::Signed(vec![round]), id);
+        assert_eq!(asked.join().unwrap().unwrap(), [round]);
+        assert!(round == 19 || !reload.is_finished());
+    }
+    reload.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_reload_that_died_with_its_signer_is_asked_again() {
+    let (keyholder, signer) = pair();
+    let reload = {
+        let keyholder = Arc::clone(&keyholder);
+        spawn(move || keyholder.reload(soon()))
+    };
+    let (lost, _) = question(&signer).unwrap();
+    say(&signer, &Answer::Restarted { pid: 42 }, 0);
+    let (id, _) = question(&signer).unwrap();
+    assert_ne!(id, lost);
+    say(
+        &signer,
+        &Answer::Reloaded(Err("no such key".to_owned())),
+        id,
+    );
+    let kept = reload.join().unwrap();
+    assert!(matches!(kept, Err(AskError::Kept(why)) if why == "no such key"));
 }
 
 #[tokio::test]
