@@ -33,6 +33,11 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
             }
         }
     }
+    let audit = config.audit.as_ref().and_then(|audit| audit.key.as_ref());
+    if let Some(KeySource::File(file)) = audit.map(|key| &key.source) {
+        readers("audit log: private key", file, findings);
+        replacers("audit log: private key", file, findings);
+    }
     let needs = GateNeeds::of(config);
     for file in needs.keys.iter().chain(&needs.read) {
         let real = file.canonicalize().unwrap_or_else(|_| file.clone());
