@@ -144,6 +144,26 @@ fn a_checkpoint_comes_after_a_hundred_records_and_at_the_end() {
 }
 
 #[test]
+fn a_signature_that_is_refused_or_late_is_told() {
+    let place = Place::new();
+    let refuses: CheckpointSigner = Box::new(|_| Err("refused by a test".to_owned()));
+    let audit = place.prepared().start(None, Some(refuses)).unwrap();
+    assert_eq!(audit.unsigned(), None);
+    // As if the first record had been written three minutes ago, and nobody had answered.
+    let since = &audit.counts().unsigned_since;
+    eventually("a record waits", || since.load(Ordering::Relaxed) != 0);
+    since.fetch_sub(180_000, Ordering::Relaxed);
+    assert!(
+        audit
+            .unsigned()
+            .unwrap()
+            .contains("without a signature for 18")
+    );
+    audit.close();
+    assert_eq!(audit.unsigned().as_deref(), Some("refused by a test"));
+}
+
+#[test]
 fn a_second_gate_on_one_log_is_refused() {
     let place = Place::new();
     let first = place.prepared();

@@ -107,7 +107,7 @@ fn audit(file: &Path, public: Option<&Path>, err: &mut dyn Write) -> Result<Vec<
     let directory = public_file
         .parent()
         .filter(|dir| !dir.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
+    let directory = directory.unwrap_or_else(|| Path::new("."));
     let closed = fs::metadata(directory).is_ok_and(|found| found.mode() & 0o001 == 0);
     if closed {
         let _ = writeln!(

@@ -178,7 +178,7 @@ fn checkpoints_have_their_pace_and_each_its_line_before_it_is_given() {
     assert_eq!(lines.matches("\"message\":\"checkpoint\"").count(), count);
     let head = "09".repeat(32);
     assert!(
-        lines.contains(&format!("\"seq\":1,")) && lines.contains(&head),
+        lines.contains("\"seq\":1,") && lines.contains(&head),
         "{lines}"
     );
     // Nobody reads the line: nothing is signed, and the next signer does not believe that it was.
