@@ -79,6 +79,8 @@ pub struct Audit {
     pub signs: bool,
     /// Up to which record the last signature of this process reaches.
     pub signed: u64,
+    /// Why the last signature is missing or late.
+    pub unsigned: Option<String>,
     /// Records of ordinary requests that are not in it; it says so itself.
     pub lost: u64,
     /// The last row of the journal that is in it.

@@ -25,7 +25,7 @@ use std::time::Duration;
 use crate::config;
 use crate::journal::{Compared, Journal, Testimony};
 use crate::net::clock::{boot_time, unix_millis};
-use crate::policy::chain::{Fields, Tip};
+use crate::policy::chain::{Fields, TAIL_SECONDS, Tip, Vouched};
 use crate::policy::operation::UnixMillis;
 use buffer::Buffer;
 use files::Log;
@@ -39,10 +39,8 @@ pub use scan::{files_of, testimony};
 /// What the keyholder gives back for a checkpoint: it signs `policy::chain::checkpoint_message`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SignedCheckpoint {
-    /// The signer's clock, in milliseconds since 1970.
-    pub at: u64,
-    /// Signatures of any kind that the signer has made.
-    pub signatures: u64,
+    /// What the signer vouches for.
+    pub vouched: Vouched,
     /// Ed25519, over the message that the signer has built itself.
     pub signature: [u8; 64],
     /// Which key: the first 16 hexadecimal digits of the SHA-256 of its SubjectPublicKeyInfo.
@@ -81,6 +79,8 @@ pub struct Counts {
     pub lost: AtomicU64,
     /// How far the last signature reaches.
     pub signed: AtomicU64,
+    /// Since when, in milliseconds since 1970, there are records without a signature; 0 for now.
+    pub unsigned_since: AtomicI64,
     /// The last row of the journal that is in the log.
     pub row: AtomicI64,
 }
@@ -102,6 +102,8 @@ struct Shared {
     counts: Counts,
     /// Why nothing is written now.
     failing: Mutex<Option<String>>,
+    /// Why the last checkpoint has no signature.
+    unsigned: Mutex<Option<String>>,
     signs: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -152,6 +154,7 @@ impl Prepared {
             buffer: Buffer::new(capacity),
             counts: Counts::default(),
             failing: Mutex::default(),
+            unsigned: Mutex::default(),
             signs: signer.is_some(),
             thread: Mutex::default(),
         });
@@ -200,6 +203,21 @@ impl Audit {
         lock(&self.0.failing).clone()
     }
 
+    /// What is wrong with the signatures: the last one was refused, or two periods went by without one.
+    #[must_use]
+    pub fn unsigned(&self) -> Option<String> {
+        if !self.0.signs {
+            return None;
+        }
+        let refused = lock(&self.0.unsigned).clone();
+        refused.or_else(|| {
+            let since = self.0.counts.unsigned_since.load(Ordering::Relaxed);
+            let waits = unix_millis().0.saturating_sub(since) / 1_000;
+            let late = since != 0 && waits > TAIL_SECONDS;
+            late.then(|| format!("there are records without a signature for {waits} s"))
+        })
+    }
+
     /// Whether somebody signs checkpoints.
     #[must_use]
     pub fn signs(&self) -> bool {
@@ -238,6 +256,17 @@ impl Shared {
             None => tracing::info!(audit = %self.path.display(), "the audit log is written again"),
         }
         *failing = reason;
+    }
+
+    /// Records were written that nobody has signed yet.
+    fn written(&self) {
+        let since = &self.counts.unsigned_since;
+        let _ = since.compare_exchange(0, unix_millis().0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Why the last checkpoint has no signature, or that it has one.
+    fn unsigned(&self, why: Option<Unsigned>) {
+        *lock(&self.unsigned) = why.map(|why| why.to_string());
     }
 
     fn lose(&self, records: u64) {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::policy::chain::Chain;
+use crate::policy::chain::{Chain, Vouched};
 
 struct Place {
     _dir: TempDir,
@@ -81,6 +81,19 @@ fn request(number: u64) -> Request {
     }
 }
 
+fn signed(tip: Tip) -> SignedCheckpoint {
+    SignedCheckpoint {
+        vouched: Vouched {
+            tip,
+            at: 1,
+            signatures: 1,
+            before: Tip::GENESIS,
+        },
+        signature: [0; 64],
+        key_id: "0011223344556677".to_owned(),
+    }
+}
+
 /// A signer that signs at the start, and then says when it is asked and waits until it is told to go on.
 fn held() -> (CheckpointSigner, Receiver<Tip>, Sender<()>) {
     let (asks, asked) = channel();
@@ -88,12 +101,7 @@ fn held() -> (CheckpointSigner, Receiver<Tip>, Sender<()>) {
     let mut first = true;
     let signer = Box::new(move |tip| {
         if std::mem::replace(&mut first, false) {
-            return Ok(SignedCheckpoint {
-                at: 1,
-                signatures: 1,
-                signature: [0; 64],
-                key_id: "0011223344556677".to_owned(),
-            });
+            return Ok(signed(tip));
         }
         let _ = asks.send(tip);
         let _ = waits.recv_timeout(Duration::from_secs(20));
@@ -151,6 +159,27 @@ fn a_checkpoint_comes_after_a_hundred_records_and_at_the_end() {
     let last = place.records().len() as u64;
     assert_eq!(checkpoints[1]["of"].as_u64(), Some(last - 1));
     assert_eq!(checkpoints[1]["unsigned"], "no key");
+}
+
+#[test]
+fn a_signature_that_is_refused_or_late_is_told() {
+    let place = Place::new();
+    let refuses: CheckpointSigner =
+        Box::new(|_| Err(Unsigned::Other("refused by a test".to_owned())));
+    let audit = place.prepared().start(None, Some(refuses)).unwrap();
+    assert_eq!(audit.unsigned(), None);
+    // As if the first record had been written three minutes ago, and nobody had answered.
+    let since = &audit.counts().unsigned_since;
+    eventually("a record waits", || since.load(Ordering::Relaxed) != 0);
+    since.fetch_sub(180_000, Ordering::Relaxed);
+    assert!(
+        audit
+            .unsigned()
+            .unwrap()
+            .contains("without a signature for 18")
+    );
+    audit.close();
+    assert_eq!(audit.unsigned().as_deref(), Some("refused by a test"));
 }
 
 #[test]
@@ -260,7 +289,7 @@ fn a_log_that_ends_before_what_its_signer_has_signed_is_a_doubt_before_the_first
     use crate::journal::{Options, Outbox, Person};
     let place = Place::new();
     let path = place.file.with_file_name("journal.db");
-    let life = |signed: bool| {
+    let life = |signing: bool| {
         let prepared = place.prepared();
         let witness = |journal| prepared.testimony(journal);
         let options = Options {
@@ -271,14 +300,9 @@ fn a_log_that_ends_before_what_its_signer_has_signed_is_a_doubt_before_the_first
         let opened = Journal::open_beside(&path, options, outbox, unix_millis());
         let (journal, report) = opened.unwrap();
         let journal = journal.start().unwrap();
-        let signer: CheckpointSigner = Box::new(move |_| {
-            if signed {
-                return Ok(SignedCheckpoint {
-                    at: 1,
-                    signatures: 1,
-                    signature: [0; 64],
-                    key_id: "0011223344556677".to_owned(),
-                });
+        let signer: CheckpointSigner = Box::new(move |tip| {
+            if signing {
+                return Ok(signed(tip));
             }
             Err(Unsigned::Behind("it has signed a later one".to_owned()))
         });

@@ -6,8 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::scan::Lines;
-use crate::policy::chain::{Chain, Fault, Summary, Tip};
-use crate::policy::signature::PublicKey;
+use crate::policy::chain::{Chain, CheckpointKey, Fault, Summary, Tip};
 
 /// Something wrong, and where.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,6 +28,9 @@ pub enum What {
     /// The file ends inside of a line: a process that died (the next start repairs it), or a cut.
     #[error("cut off: the file ends inside of this line")]
     Unfinished,
+    /// A set-aside file that is another one.
+    #[error("renamed: the file's name says that it begins with record {0}, and it does not")]
+    Name(u64),
     /// A record that was noted elsewhere is another one here.
     #[error("replaced: record {0} is not the one whose hash was noted elsewhere")]
     Anchor(u64),
@@ -41,8 +43,12 @@ pub struct Report {
     pub summary: Summary,
     /// The first findings; [`Summary::faults`] counts more.
     pub findings: Vec<Finding>,
-    /// Records that were noted elsewhere and are not here: the log was cut off before them.
-    pub cut_off: Vec<Tip>,
+    /// What is wrong with the whole.
+    pub ends: Vec<Fault>,
+    /// Records that were noted elsewhere and are not here: the log was cut off before them, or begins after them.
+    pub unseen: Vec<Tip>,
+    /// Records after the last signature: somebody who can write the file could have changed them.
+    pub uncovered: u64,
     /// Bytes that were read.
     pub bytes: u64,
 }
@@ -59,17 +65,19 @@ pub type Progress<'p> = &'p mut dyn FnMut(&Path, u64);
 /// A file that cannot be read.
 pub fn verify(
     files: &[PathBuf],
-    key: Option<&PublicKey>,
+    keys: Option<&[CheckpointKey]>,
     anchors: &[Tip],
     progress: Progress<'_>,
 ) -> Result<Report, (PathBuf, io::Error)> {
-    let mut chain = Chain::new(key);
+    let mut chain = Chain::new(keys);
     let mut findings = Vec::new();
+    let mut unseen = anchors.to_vec();
     let mut bytes = 0_u64;
     for file in files {
         let failed = |error| (file.clone(), error);
         let mut lines = Lines::open(file).map_err(failed)?;
         let mut number = 0_u64;
+        let named = first_by_name(file);
         while let Some(raw) = lines.next().map_err(failed)? {
             number += 1;
             bytes = bytes.saturating_add(raw.took);
@@ -82,7 +90,13 @@ pub fn verify(
                 Err(What::Unfinished)
             } else {
                 let taken = chain.take(raw.bytes).map_err(What::from);
-                taken.and_then(|line| anchored(line.tip, anchors))
+                taken.and_then(|line| {
+                    unseen.retain(|anchor| *anchor != line.tip);
+                    match named.filter(|first| number == 1 && *first != line.tip.seq) {
+                        Some(first) => Err(What::Name(first)),
+                        None => anchored(line.tip, anchors),
+                    }
+                })
             };
             if let Err(what) = judged
                 && findings.len() < FINDINGS
@@ -96,15 +110,27 @@ pub fn verify(
             progress(file, bytes);
         }
     }
-    let summary = chain.summary().clone();
-    let last = summary.last.map_or(0, |tip| tip.seq);
-    let cut_off = anchors.iter().filter(|anchor| anchor.seq > last);
+    let replaced = |seq| {
+        findings
+            .iter()
+            .any(|finding: &Finding| finding.what == What::Anchor(seq))
+    };
+    unseen.retain(|anchor| !replaced(anchor.seq));
     Ok(Report {
-        summary,
+        summary: chain.summary().clone(),
         findings,
-        cut_off: cut_off.copied().collect(),
+        ends: chain.end(),
+        unseen,
+        uncovered: chain.uncovered(),
         bytes,
     })
+}
+
+/// The number of the first record that the name of a set-aside file says.
+fn first_by_name(file: &Path) -> Option<u64> {
+    let (_, digits) = file.file_name()?.to_str()?.rsplit_once('.')?;
+    let all = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|_| all)
 }
 
 fn anchored(tip: Tip, anchors: &[Tip]) -> Result<(), What> {
@@ -121,19 +147,13 @@ impl Report {
     #[must_use]
     pub fn is_good(&self, with_key: bool) -> bool {
         let signed = !with_key || self.summary.covered.is_some() && self.summary.unsigned.is_none();
-        self.findings.is_empty() && self.cut_off.is_empty() && signed
+        self.faults() == 0 && signed
     }
 
-    /// Records after the last signature: somebody who can write the file could have changed them.
+    /// How many things are wrong.
     #[must_use]
-    pub fn uncovered(&self) -> u64 {
-        let last = self.summary.last.map_or(0, |tip| tip.seq);
-        let covered = self
-            .summary
-            .covered
-            .as_ref()
-            .map_or(0, |covered| covered.seq);
-        // The checkpoint itself is a record.
-        last.saturating_sub(covered).saturating_sub(1)
+    pub fn faults(&self) -> u64 {
+        let lines = self.summary.faults.max(self.findings.len() as u64);
+        lines.saturating_add((self.ends.len() + self.unseen.len()) as u64)
     }
 }

@@ -344,6 +344,7 @@ impl Writer {
         match self.log.append(&lines, tip, mark, ordinary) {
             Ok(()) => {
                 self.records = self.records.saturating_add(records);
+                self.shared.written();
                 true
             }
             Err(error) => {
@@ -405,8 +406,10 @@ impl Writer {
             .digest("head", Some(&tip.hash));
         let fields = match &signed {
             Ok(signed) => fields
-                .number("signed_at", signed.at)
-                .number("signatures", signed.signatures)
+                .number("signed_at", signed.vouched.at)
+                .number("signatures", signed.vouched.signatures)
+                .number("before", signed.vouched.before.seq)
+                .digest("before_head", Some(&signed.vouched.before.hash))
                 .text("signature", &hex(&signed.signature))
                 .text("key_id", &signed.key_id),
             Err(error) => fields.text("unsigned", &error.to_string()),
@@ -419,8 +422,11 @@ impl Writer {
                 seq = tip.seq, head = %tip.hash, signed = signed.is_ok(), "audit head"
             );
             if signed.is_ok() {
-                self.shared.counts.signed.store(tip.seq, Ordering::Relaxed);
+                let counts = &self.shared.counts;
+                counts.signed.store(tip.seq, Ordering::Relaxed);
+                counts.unsigned_since.store(0, Ordering::Relaxed);
             }
+            self.shared.unsigned(signed.err());
         }
         self.records = 0;
         self.checkpoint_at = Instant::now();

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use rustls::SignatureScheme;
 use serde::Serialize;
 
 use super::style::Style;
@@ -21,8 +22,8 @@ use crate::gate::ingress;
 use crate::gate::material::{Files, Keys};
 use crate::harden::rules;
 use crate::net::exchange::chain;
+use crate::policy::chain::{CheckpointKey, Tip, Vouched, checkpoint_message};
 use crate::policy::operation::UnixMillis;
-use crate::policy::signature::{Algorithm, PublicKey};
 use crate::tls::identity::{self, Identity, IdentityError, Leaf};
 use crate::tls::pem;
 use crate::tls::secretfile::{self, SecretFileError};
@@ -247,19 +248,41 @@ impl Report {
     /// The log itself is looked at by `priorgate audit verify`.
     fn audit(&mut self, audit: &Audit) {
         let Some(key) = &audit.key else {
-            let message = "no key_file: whoever can write the log can make it anew; `priorgate keygen audit` makes one";
+            let message = "no key_file or key_credential: whoever can write the log can make it anew; `priorgate keygen audit` makes a key";
             self.add(Level::Warning, "audit", message);
             return;
         };
-        self.key_mode("audit.key_file", &key.file);
-        let (subject, file) = ("audit.public_key_file", key.public_file.display());
-        let read = fs::read(&key.public_file).map_err(|error| error.to_string());
-        let parsed = read.and_then(|bytes| {
-            PublicKey::parse(Algorithm::Ed25519, &bytes).map_err(|error| error.to_string())
-        });
-        match parsed {
-            Ok(_) => self.add(Level::Ok, subject, format!("{file} is an Ed25519 key")),
-            Err(error) => self.add(Level::Problem, subject, format!("{file}: {error}")),
+        let subject = match &key.source {
+            KeySource::Credential(_) => "audit.key_credential",
+            KeySource::File(file) => {
+                self.key_mode("audit.key_file", file);
+                "audit.key_file"
+            }
+        };
+        let (named, file) = ("audit.public_key_file", key.public_file.display());
+        let public = fs::read(&key.public_file).map_err(|error| error.to_string());
+        let public = public
+            .and_then(|bytes| CheckpointKey::parse(&bytes).map_err(|error| error.to_string()));
+        match &public {
+            Ok(_) => self.add(Level::Ok, named, format!("{file} is an Ed25519 key")),
+            Err(error) => self.add(Level::Problem, named, format!("{file}: {error}")),
+        }
+        match pair(&key.source, public.as_ref().ok()) {
+            Ok(true) => self.add(Level::Ok, subject, "it belongs to audit.public_key_file"),
+            Ok(false) => {
+                let message = format!(
+                    "it does not belong to {file}: the gate would write no signature; put both of one pair in place"
+                );
+                self.add(Level::Problem, subject, message);
+            }
+            Err(IdentityError::NoCredential { .. }) => {
+                let message = "only the keyholder's unit has the credential; the gate tries the pair with each signature";
+                self.add(Level::NotChecked, subject, message);
+            }
+            Err(IdentityError::Pem(error)) if error.is_permission_denied() => {
+                self.add(Level::NotChecked, subject, "this user may not read it");
+            }
+            Err(error) => self.add(Level::Problem, subject, chain(&error)),
         }
     }
 
@@ -487,6 +510,22 @@ impl Report {
             n => writeln!(out, "{n} problems found"),
         }
     }
+}
+
+/// Whether a private audit key signs what the public one verifies.
+fn pair(source: &KeySource, public: Option<&CheckpointKey>) -> Result<bool, IdentityError> {
+    let path = identity::key_path(source)?;
+    let signer = identity::private_key(&path)?.choose_scheme(&[SignatureScheme::ED25519]);
+    let signer = signer.ok_or(IdentityError::Key { path })?;
+    let tried = Vouched {
+        tip: Tip::GENESIS,
+        at: 0,
+        signatures: 0,
+        before: Tip::GENESIS,
+    };
+    let signature = signer.sign(&checkpoint_message(&tried)).unwrap_or_default();
+    // A public key that cannot be read was told already.
+    Ok(public.is_none_or(|public| public.fits(&tried, &signature)))
 }
 
 #[cfg(test)]

@@ -315,6 +315,9 @@ impl Table<'_> {
         if let Some(why) = &audit.failing {
             lines.push(style.bad(&format!("not written: {}", printable(why))));
         }
+        if let Some(why) = &audit.unsigned {
+            lines.push(style.bad(&format!("not signed: {}", printable(why))));
+        }
         lines
     }
 

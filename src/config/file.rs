@@ -362,6 +362,8 @@ pub struct Audit {
     pub file: FilePath,
     /// PEM file with the private Ed25519 key that signs checkpoints; only the keyholder opens it.
     pub key_file: Option<FilePath>,
+    /// The name of a credential that the service manager passes to the keyholder, instead of `key_file`.
+    pub key_credential: Option<Credential>,
     /// PEM file with its public key.
     pub public_key_file: Option<FilePath>,
     /// A file that has grown to this is set aside for a new one.

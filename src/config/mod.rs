@@ -80,7 +80,7 @@ pub struct Audit {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AuditKey {
     /// The private key: the keyholder's to open, nobody else's.
-    pub file: PathBuf,
+    pub source: KeySource,
     /// The public key.
     pub public_file: PathBuf,
 }

@@ -13,14 +13,11 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use rustls::pki_types::SubjectPublicKeyInfoDer;
-use rustls::pki_types::pem::PemObject;
-use sha2::{Digest, Sha256};
-
 use super::material::Keys;
 use crate::audit::{CheckpointSigner, SignedCheckpoint, Unsigned};
 use crate::config::{Config, Transport};
 use crate::net::exchange::chain;
+use crate::policy::chain::CheckpointKey;
 use crate::policy::keyproto::Refused;
 use crate::tls::keyholder::{AskError, Keyholder};
 
@@ -100,42 +97,41 @@ pub(super) fn checkpoint_signer(
     let (Some(key), Some(keyholder)) = (key, keyholder.cloned()) else {
         return Ok(None);
     };
-    let key_id = key_id(&key.public_file)?;
+    let path = key.public_file.clone();
+    let public = public_key(&path)?;
     Ok(Some(Box::new(move |tip| {
         let now = Instant::now();
         let until = now.checked_add(CHECKPOINT).unwrap_or(now);
-        let signed =
+        let (vouched, signature) =
             keyholder
-                .checkpoint(tip.seq, tip.hash.0, until)
+                .checkpoint(tip, until)
                 .map_err(|error| match error {
                     AskError::Refused(Refused::NotLater) => Unsigned::Behind(chain(&error)),
                     error => Unsigned::Other(chain(&error)),
                 })?;
+        // What nobody can verify is no evidence: better to know it now than when it is needed.
+        if !public.fits(&vouched, &signature) {
+            return Err(Unsigned::Other(format!(
+                "the keyholder's signature does not fit audit.public_key_file {}: the two are of different pairs, or one was \
+                 replaced without the other; put both in place and restart the keyholder and the gate",
+                path.display()
+            )));
+        }
         Ok(SignedCheckpoint {
-            at: signed.at,
-            signatures: signed.signatures,
-            signature: signed.signature,
-            key_id: key_id.clone(),
+            vouched,
+            signature,
+            key_id: public.id().to_owned(),
         })
     })))
 }
 
-/// The first 16 hexadecimal digits of the SHA-256 of the public key's SubjectPublicKeyInfo.
-fn key_id(public_file: &Path) -> io::Result<String> {
+fn public_key(path: &Path) -> io::Result<CheckpointKey> {
     let named = |what: String| {
-        io::Error::other(format!(
-            "audit.public_key_file: {}: {what}",
-            public_file.display()
-        ))
+        let place = path.display();
+        io::Error::other(format!("audit.public_key_file: {place}: {what}"))
     };
-    let spki = SubjectPublicKeyInfoDer::from_pem_file(public_file)
-        .map_err(|error| named(error.to_string()))?;
-    let hash = Sha256::digest(&spki);
-    Ok(hash
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    let bytes = std::fs::read(path).map_err(|error| named(error.to_string()))?;
+    CheckpointKey::parse(&bytes).map_err(|error| named(error.to_string()))
 }
 
 /// The keys as they are at the start.

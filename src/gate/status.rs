@@ -347,6 +347,7 @@ fn audit_status(audit: &Audit) -> status::Audit {
         seq: counts.seq.load(Relaxed),
         signs: audit.signs(),
         signed: counts.signed.load(Relaxed),
+        unsigned: audit.unsigned(),
         lost: counts.lost.load(Relaxed),
         journal_row: counts.row.load(Relaxed),
         // The look's.
@@ -359,13 +360,16 @@ fn audit_warnings(audit: &Audit, key: bool) -> Vec<String> {
     if let Some(error) = audit.failing() {
         found.push(format!("the audit log is not written: {error}"));
     }
+    if let Some(why) = audit.unsigned() {
+        found.push(format!("the audit log is not signed now: {why}"));
+    }
     match (key, audit.signs()) {
         (_, true) => {}
         (false, false) => found.push(
-            "the audit log is not signed (no audit.key_file): whoever can write the file can rewrite it".to_owned(),
+            "the audit log is not signed (no audit.key_file or key_credential): whoever can write the file can rewrite it".to_owned(),
         ),
         (true, false) => found.push(
-            "audit.key_file is configured, and nobody signs with it in this process".to_owned(),
+            "an audit key is configured, and nobody signs with it in this process".to_owned(),
         ),
     }
     found

@@ -60,7 +60,9 @@ impl GateNeeds {
             needs.write.insert(directory(&audit.file));
             if let Some(key) = &audit.key {
                 needs.read.insert(key.public_file.clone());
-                needs.keys.insert(key.file.clone());
+                if let KeySource::File(file) = &key.source {
+                    needs.keys.insert(file.clone());
+                }
             }
         }
         if let Some(unix) = &config.admin.unix {

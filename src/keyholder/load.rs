@@ -12,13 +12,15 @@ use rustls::sign::SigningKey;
 
 use super::AuditKey;
 use crate::config::{Config, TlsVersion, Transport};
+use crate::policy::chain::Tip;
 use crate::policy::keyproto::{KEYS_MAX, KeyId};
+use crate::policy::operation::Digest;
 use crate::policy::signing::rate::Bucket;
 use crate::policy::signing::{Lowest, SCHEMES, self_test_message};
 use crate::tls::identity::{self, Identity, IdentityError};
 
-/// `sequence` and `signatures`, twenty digits each: one write of one sector.
-const STATE_SIZE: usize = 42;
+/// Three numbers of twenty digits and a head of 64: one write of one sector.
+const STATE_SIZE: usize = 3 * 21 + 65;
 
 /// A key and what it may sign.
 #[derive(Debug)]
@@ -44,12 +46,33 @@ pub(super) struct Audit {
 }
 
 /// The last checkpoint.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Last {
-    /// Its sequence; 0 before the first.
-    pub(super) sequence: u64,
+    /// What was signed.
+    pub(super) tip: Tip,
+    /// When, in milliseconds since 1970.
+    pub(super) at: u64,
     /// Signatures of handshakes until then.
     pub(super) signatures: u64,
+}
+
+impl Last {
+    /// Before the first.
+    pub(super) const NONE: Self = Self {
+        tip: Tip::GENESIS,
+        at: 0,
+        signatures: 0,
+    };
+
+    /// As it is kept.
+    fn text(&self) -> String {
+        let Self {
+            tip,
+            at,
+            signatures,
+        } = self;
+        format!("{:020} {at:020} {signatures:020} {}\n", tip.seq, tip.hash)
+    }
 }
 
 /// Why a signer does not start.
@@ -62,7 +85,10 @@ pub enum LoadError {
         path: PathBuf,
     },
     /// The checkpoint state.
-    #[error("{}: the state of audit checkpoints cannot be opened", path.display())]
+    #[error(
+        "{}: the state of audit checkpoints cannot be opened; the keyholder's user must be able to write there (StateDirectory= \
+         of its unit)", path.display()
+    )]
     AuditState {
         /// The file.
         path: PathBuf,
@@ -155,12 +181,11 @@ fn sign(key: &Arc<dyn SigningKey>, scheme: u16, message: &[u8]) -> Option<Vec<u8
 impl Audit {
     /// Reads the key and opens the state; what is in it is read when the signer's turn comes.
     pub(super) fn open(wanted: &AuditKey) -> Result<Self, LoadError> {
-        let key = identity::private_key(&wanted.key_file)
-            .map_err(|error| LoadError::Pem(Box::new(error)))?;
+        let path = identity::key_path(&wanted.key);
+        let read = path.and_then(|path| Ok((identity::private_key(&path)?, path)));
+        let (key, path) = read.map_err(|error| LoadError::Pem(Box::new(error)))?;
         if key.choose_scheme(&[SignatureScheme::ED25519]).is_none() {
-            return Err(LoadError::AuditKey {
-                path: wanted.key_file.clone(),
-            });
+            return Err(LoadError::AuditKey { path });
         }
         let state = open_state(&wanted.state_file).map_err(|source| LoadError::AuditState {
             path: wanted.state_file.clone(),
@@ -181,22 +206,24 @@ impl Audit {
         let mut buffer = [0; STATE_SIZE + 1];
         let size = pread(&self.state, &mut buffer, 0).ok()?;
         if size == 0 {
-            return Some(Last::default());
+            return Some(Last::NONE);
         }
         let text = std::str::from_utf8(buffer.get(..size)?).ok()?;
-        let (sequence, signatures) = text.strip_suffix('\n')?.split_once(' ')?;
-        let whole = size == STATE_SIZE && sequence.len() == signatures.len();
+        let mut parts = text.strip_suffix('\n')?.split(' ');
+        let mut number = || parts.next()?.parse().ok();
+        let (seq, at, signatures) = (number()?, number()?, number()?);
+        let hash = Digest::parse(parts.next()?)?;
         let last = Last {
-            sequence: sequence.parse().ok()?,
-            signatures: signatures.parse().ok()?,
+            tip: Tip { seq, hash },
+            at,
+            signatures,
         };
-        whole.then_some(last)
+        (last.text() == text).then_some(last)
     }
 
     /// Remembers a checkpoint; `None` when that failed, and it may not be given.
     pub(super) fn remember(&self, last: Last) -> Option<()> {
-        let text = format!("{:020} {:020}\n", last.sequence, last.signatures);
-        let written = pwrite(&self.state, text.as_bytes(), 0).ok()?;
+        let written = pwrite(&self.state, last.text().as_bytes(), 0).ok()?;
         rustix::fs::fdatasync(&self.state).ok()?;
         (written == STATE_SIZE).then_some(())
     }

@@ -19,7 +19,7 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, send};
 
-use crate::config::{Config, ConfigError, Hardening};
+use crate::config::{Config, ConfigError, Hardening, KeySource};
 use crate::harden::{self, HardenError};
 use load::LoadError;
 
@@ -39,7 +39,7 @@ pub enum Role {
 #[derive(Clone, Debug)]
 pub struct AuditKey {
     /// PEM, Ed25519.
-    pub key_file: PathBuf,
+    pub key: KeySource,
     /// Written with each checkpoint. Made if it is missing.
     pub state_file: PathBuf,
 }
@@ -111,19 +111,23 @@ pub fn run(config: &Path, role: Role) -> Result<(), KeyholderError> {
 }
 
 /// The audit key of a configuration. What is remembered of checkpoints lies in the unit's own directory, or, without one,
-/// beside the key: nowhere that the gate may write.
+/// beside the key: nowhere that the gate may write. It has the name of the log, not of its path nor of the key: a log that
+/// moves to another disk, or gets another key, is the same, and a log with a new name is a new one.
 fn audit_key(config: &Config) -> Option<AuditKey> {
-    let key = config.audit.as_ref()?.key.as_ref()?;
-    let state_file = match std::env::var_os("STATE_DIRECTORY") {
-        Some(directory) => Path::new(&directory).join("checkpoint"),
-        None => {
-            let mut beside = key.file.clone().into_os_string();
-            beside.push(".state");
-            beside.into()
+    let audit = config.audit.as_ref()?;
+    let key = &audit.key.as_ref()?.source;
+    let mut name = audit.file.file_name()?.to_owned();
+    name.push(".checkpoint");
+    let state_file = match (std::env::var_os("STATE_DIRECTORY"), key) {
+        (Some(directory), _) => Path::new(&directory).join(name),
+        (None, KeySource::File(file)) => file.with_file_name(name),
+        (None, KeySource::Credential(_)) => {
+            let directory = std::env::var_os("CREDENTIALS_DIRECTORY").unwrap_or_default();
+            Path::new(&directory).join(name)
         }
     };
     Some(AuditKey {
-        key_file: key.file.clone(),
+        key: key.clone(),
         state_file,
     })
 }

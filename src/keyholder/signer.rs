@@ -24,16 +24,27 @@ use super::line::Lines;
 use super::load::{self, Audit, Key, Last};
 use super::{Form, KeyholderError, Role, Word, audit_key, confine};
 use crate::config::Config;
-use crate::policy::chain::{Tip, checkpoint_message};
+use crate::policy::chain::{Tip, Vouched, checkpoint_message};
 use crate::policy::keyproto::{Answer, Held, PACKET_MAX, Refused, Request};
 use crate::policy::operation::Digest;
-use crate::policy::signing::rate::Pace;
+use crate::policy::signing::rate::{Bucket, Pace, Rate};
 use crate::policy::signing::{Refusal, Shape, Verdict, judge};
 
 /// The gate, the one after it during a restart, and two to spare. More wait in the socket's queue.
 const CONNECTIONS: usize = 4;
 /// Reloads that wait for one candidate.
 const RELOADS: usize = 8;
+/// The gate asks once a second at most, and twice when it ends.
+const CHECKPOINTS: Rate = Rate {
+    burst: 10,
+    per_second: 2,
+};
+/// How far a checkpoint may be after the last one: twice of what the journal owes the log at most, and each second twice of
+/// what the gate's buffer can give it. A number at the end of all numbers would be the last one ever signed.
+const RECORDS_AT_ONCE: u64 = 1 << 17;
+const RECORDS_PER_SECOND: u64 = 1 << 15;
+/// And the first one of all, of a log that had no key before: a thousand records a second for thirty years.
+const RECORDS_AT_FIRST: u64 = 1_000_000_000_000;
 /// What uids are shown as that a user namespace hides.
 const NOBODY: u32 = 65_534;
 
@@ -42,6 +53,8 @@ const NOBODY: u32 = 65_534;
 pub(super) struct Signer {
     keys: Vec<Key>,
     audit: Option<(Audit, Option<Last>)>,
+    /// How often it is asked for checkpoints.
+    checkpoints: Bucket,
     lines: Lines,
     /// Of this process: asked once, so that it is one system call less to allow.
     pid: u32,
@@ -163,6 +176,7 @@ impl Signer {
         Self {
             keys,
             audit: audit.map(|audit| (audit, None)),
+            checkpoints: Bucket::new(CHECKPOINTS),
             lines,
             pid: std::process::id(),
             started: Instant::now(),
@@ -181,7 +195,7 @@ impl Signer {
     pub(super) fn take_over(&mut self) {
         if let Some((audit, last)) = &mut self.audit {
             *last = audit.last();
-            self.signatures = last.unwrap_or_default().signatures;
+            self.signatures = last.unwrap_or(Last::NONE).signatures;
         }
     }
 
@@ -321,7 +335,7 @@ impl Signer {
     pub(super) fn answer(&mut self, request: Request<'_>, pid: i32) -> Answer {
         match request {
             Request::Checkpoint { sequence, head } => self
-                .checkpoint(sequence, &head)
+                .checkpoint(sequence, head, pid)
                 .unwrap_or_else(Answer::Refused),
             Request::Keys | Request::Reload => {
                 let held = |key: &Key| Held {
@@ -355,8 +369,7 @@ impl Signer {
                     }
                 };
                 if let Pace::Wait(pause) = key.bucket.take(self.started.elapsed()) {
-                    let millis = pause.saturating_add(Duration::from_millis(1)).as_millis();
-                    return Answer::Wait(u32::try_from(millis).unwrap_or(u32::MAX));
+                    return Answer::wait(pause);
                 }
                 let count = self.signatures.saturating_add(1);
                 let fields = [
@@ -380,36 +393,72 @@ impl Signer {
         }
     }
 
-    fn checkpoint(&mut self, sequence: u64, head: &[u8; 32]) -> Result<Answer, Refused> {
+    fn checkpoint(&mut self, seq: u64, head: [u8; 32], pid: i32) -> Result<Answer, Refused> {
         let (audit, last) = self.audit.as_mut().ok_or(Refused::NoAuditKey)?;
-        let known = last.ok_or(Refused::State)?;
-        if sequence <= known.sequence {
-            return Err(Refused::NotLater);
+        if let Pace::Wait(pause) = self.checkpoints.take(self.started.elapsed()) {
+            return Ok(Answer::wait(pause));
         }
+        let known = last.ok_or(Refused::State)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let at = now.map_or(0, |since| {
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
         });
-        let signatures = self.signatures;
-        let tip = Tip {
-            seq: sequence,
-            hash: Digest(*head),
+        let hash = Digest(head);
+        let vouched = Vouched {
+            tip: Tip { seq, hash },
+            at,
+            signatures: self.signatures,
+            before: known.tip,
         };
-        let signature = audit.sign(&checkpoint_message(tip, at, signatures));
+        let fields = [
+            ("seq", seq.into()),
+            ("head", hash.to_string().into()),
+            ("before", known.tip.seq.into()),
+            ("gate_pid", pid.into()),
+        ];
+        if let Err(refused) = follows(&known, &vouched) {
+            let why = format!("refused to sign a checkpoint: {refused}");
+            self.lines.write("ERROR", &why, &fields);
+            return Err(refused);
+        }
+        // First the line, as for a handshake: it is noted elsewhere, where the log is sent, whatever the gate says.
+        if !self.lines.write("INFO", "checkpoint", &fields) {
+            return Err(Refused::Log);
+        }
+        let signature = audit.sign(&checkpoint_message(&vouched));
         let signature = signature.ok_or(Refused::Failed)?;
         // Given only once it is remembered: a crash in between costs a checkpoint, never a second one.
         let next = Last {
-            sequence,
-            signatures,
+            tip: vouched.tip,
+            at,
+            signatures: vouched.signatures,
         };
         audit.remember(next).ok_or(Refused::State)?;
         *last = Some(next);
         Ok(Answer::Checkpoint {
             at,
-            signatures,
+            signatures: vouched.signatures,
+            before: vouched.before.seq,
+            before_head: vouched.before.hash.0,
             signature,
         })
     }
+}
+
+/// Whether a log can be so far, after the last checkpoint.
+fn follows(last: &Last, next: &Vouched) -> Result<(), Refused> {
+    let more = next.tip.seq.checked_sub(last.tip.seq);
+    let more = more.filter(|more| *more > 0).ok_or(Refused::NotLater)?;
+    let seconds = next.at.saturating_sub(last.at) / 1_000;
+    let grown = RECORDS_PER_SECOND.saturating_mul(seconds);
+    let most = match last.tip.seq {
+        0 => RECORDS_AT_FIRST,
+        _ => grown.saturating_add(RECORDS_AT_ONCE).min(RECORDS_AT_FIRST),
+    };
+    if more > most {
+        return Err(Refused::TooFar);
+    }
+    Ok(())
 }
 
 impl Door {

@@ -11,7 +11,7 @@ use super::load::{self, Audit};
 use super::signer::Signer;
 use super::*;
 use crate::config::Config;
-use crate::policy::chain::{Tip, checkpoint_message};
+use crate::policy::chain::{Tip, Vouched, checkpoint_message};
 use crate::policy::keyproto::{Answer, KeyId, Refused, Request};
 use crate::policy::operation::Digest;
 use crate::policy::signing::self_test_message;
@@ -37,7 +37,7 @@ fn config(dir: &Path) -> Config {
 
 fn audit(dir: &Path) -> AuditKey {
     AuditKey {
-        key_file: dir.join("audit.key"),
+        key: KeySource::File(dir.join("audit.key")),
         state_file: dir.join("audit.state"),
     }
 }
@@ -61,19 +61,42 @@ fn checkpoint(signer: &mut Signer, sequence: u64) -> Answer {
     signer.answer(Request::Checkpoint { sequence, head }, 1)
 }
 
+fn log(dir: &Path) -> File {
+    let mut options = File::options();
+    options.append(true).create(true);
+    options.open(dir.join("log")).unwrap()
+}
+
+fn signed(answer: Answer, tip: Tip) -> (Vouched, [u8; 64]) {
+    let Answer::Checkpoint {
+        at,
+        signatures,
+        before,
+        before_head,
+        signature,
+    } = answer
+    else {
+        panic!("not signed: {answer:?}");
+    };
+    let before = Tip {
+        seq: before,
+        hash: Digest(before_head),
+    };
+    let vouched = Vouched {
+        tip,
+        at,
+        signatures,
+        before,
+    };
+    (vouched, signature)
+}
+
 #[test]
 fn a_checkpoint_is_signed_once_and_by_no_later_signer_again() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
     let key = write_key(dir.path(), "audit.key");
-    let log = || {
-        File::options()
-            .append(true)
-            .create(true)
-            .open(dir.path().join("log"))
-            .unwrap()
-    };
-    let mut first = signer(dir.path(), &config, log());
+    let mut first = signer(dir.path(), &config, log(dir.path()));
     let id = key_of(&mut first);
     let message = self_test_message();
     let request = Request::Sign {
@@ -82,28 +105,18 @@ fn a_checkpoint_is_signed_once_and_by_no_later_signer_again() {
         message: &message,
     };
     assert!(matches!(first.answer(request, 1), Answer::Signed(_)));
-    let Answer::Checkpoint {
-        at,
-        signatures,
-        signature,
-    } = checkpoint(&mut first, 5)
-    else {
-        panic!("not signed");
+    let tip = |seq| Tip {
+        seq,
+        hash: Digest([9; 32]),
     };
-    assert_eq!(signatures, 1);
+    let (vouched, signature) = signed(checkpoint(&mut first, 5), tip(5));
+    assert_eq!((vouched.signatures, vouched.before), (1, Tip::GENESIS));
     let public: [u8; 32] = key.public_key_raw().try_into().unwrap();
     let public = ed25519_dalek::VerifyingKey::from_bytes(&public).unwrap();
-    let message = checkpoint_message(
-        Tip {
-            seq: 5,
-            hash: Digest([9; 32]),
-        },
-        at,
-        signatures,
-    );
+    let message = checkpoint_message(&vouched);
     let signature = ed25519_dalek::Signature::from_bytes(&signature);
     public.verify_strict(&message, &signature).unwrap();
-    let mut second = signer(dir.path(), &config, log());
+    let mut second = signer(dir.path(), &config, log(dir.path()));
     for signer in [&mut first, &mut second] {
         for sequence in [0, 4, 5] {
             assert_eq!(
@@ -112,10 +125,100 @@ fn a_checkpoint_is_signed_once_and_by_no_later_signer_again() {
             );
         }
     }
+    // And the next one says what the one before was.
+    let (vouched, _) = signed(checkpoint(&mut second, 6), tip(6));
+    assert_eq!((vouched.signatures, vouched.before), (1, tip(5)));
+}
+
+#[test]
+fn a_jump_to_where_no_log_can_be_is_refused_and_the_next_checkpoint_is_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    write_key(dir.path(), "audit.key");
+    let mut signer = signer(dir.path(), &config, log(dir.path()));
+    let too_far = Answer::Refused(Refused::TooFar);
+    assert_eq!(checkpoint(&mut signer, u64::MAX), too_far);
     assert!(matches!(
-        checkpoint(&mut second, 6),
-        Answer::Checkpoint { signatures: 1, .. }
+        checkpoint(&mut signer, 70),
+        Answer::Checkpoint { .. }
     ));
+    for sequence in [u64::MAX, 10_000_000] {
+        assert_eq!(checkpoint(&mut signer, sequence), too_far);
+    }
+    // What the journal owes at most, at once.
+    assert!(matches!(
+        checkpoint(&mut signer, 70_000),
+        Answer::Checkpoint { .. }
+    ));
+    let lines = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    assert_eq!(
+        lines.matches("no log can have grown so far").count(),
+        3,
+        "{lines}"
+    );
+}
+
+#[test]
+fn checkpoints_have_their_pace_and_each_its_line_before_it_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    write_key(dir.path(), "audit.key");
+    let mut first = signer(dir.path(), &config, log(dir.path()));
+    let answers: Vec<_> = (1..=40).map(|seq| checkpoint(&mut first, seq)).collect();
+    let given = |answer: &&Answer| matches!(answer, Answer::Checkpoint { .. });
+    let count = answers.iter().filter(given).count();
+    // More than ten only if this took half a second.
+    assert!((10..30).contains(&count), "{count}");
+    assert!(
+        matches!(answers[39], Answer::Wait(1..=501)),
+        "{:?}",
+        answers[39]
+    );
+    let lines = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    assert_eq!(lines.matches("\"message\":\"checkpoint\"").count(), count);
+    let head = "09".repeat(32);
+    assert!(
+        lines.contains("\"seq\":1,") && lines.contains(&head),
+        "{lines}"
+    );
+    // Nobody reads the line: nothing is signed, and the next signer does not believe that it was.
+    let (_reader, writer) = io::pipe().unwrap();
+    let writer = std::os::fd::OwnedFd::from(writer);
+    let full = File::from(writer);
+    let mut second = signer(dir.path(), &config, full.try_clone().unwrap());
+    rustix::fs::fcntl_setfl(&full, rustix::fs::OFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&full, &[b'x'; 512]).is_ok() {}
+    assert_eq!(checkpoint(&mut second, 50), Answer::Refused(Refused::Log));
+    let mut third = signer(dir.path(), &config, log(dir.path()));
+    assert!(matches!(
+        checkpoint(&mut third, 50),
+        Answer::Checkpoint { .. }
+    ));
+}
+
+#[test]
+fn a_log_has_its_state_by_its_name_whatever_its_directory_and_its_key() {
+    let state = |file: &str, key: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path());
+        config.audit = Some(crate::config::Audit {
+            file: file.into(),
+            key: Some(crate::config::AuditKey {
+                source: KeySource::File(key.into()),
+                public_file: "audit.pub".into(),
+            }),
+            rotate: 1,
+            keep: std::time::Duration::ZERO,
+        });
+        audit_key(&config).unwrap().state_file
+    };
+    let first = state("/var/lib/a/audit.jsonl", "/etc/keys/audit.key");
+    assert_eq!(first, Path::new("/etc/keys/audit.jsonl.checkpoint"));
+    assert_eq!(state("/mnt/audit.jsonl", "/etc/keys/second.key"), first);
+    assert_ne!(
+        state("/var/lib/a/audit-2.jsonl", "/etc/keys/audit.key"),
+        first
+    );
 }
 
 #[test]
@@ -123,8 +226,17 @@ fn a_damaged_state_signs_no_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
     write_key(dir.path(), "audit.key");
-    for state in ["5", "00000000000000000005 0000000000000000000x\n", " \n"] {
-        std::fs::write(dir.path().join("audit.state"), state).unwrap();
+    let (zeros, head) = ("0".repeat(20), "0".repeat(64));
+    for state in [
+        "5".to_owned(),
+        " \n".to_owned(),
+        format!("{zeros} {zeros} {}x {head}\n", &zeros[1..]),
+        format!("{zeros} {zeros} +{} {head}\n", &zeros[1..]),
+        format!("{zeros} {zeros} {zeros} {head}"),
+        // Of a version before.
+        format!("{zeros} {zeros}\n"),
+    ] {
+        std::fs::write(dir.path().join("audit.state"), &state).unwrap();
         let mut signer = signer(
             dir.path(),
             &config,
@@ -142,11 +254,8 @@ fn a_damaged_state_signs_no_checkpoint() {
 fn an_audit_key_of_another_kind_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let wanted = audit(dir.path());
-    std::fs::write(
-        &wanted.key_file,
-        KeyPair::generate().unwrap().serialize_pem(),
-    )
-    .unwrap();
+    let pem = KeyPair::generate().unwrap().serialize_pem();
+    std::fs::write(dir.path().join("audit.key"), pem).unwrap();
     let told = Audit::open(&wanted).unwrap_err().to_string();
     assert!(told.contains("must be Ed25519"), "{told}");
 }

@@ -5,6 +5,8 @@
 //!
 //! Both sides are of one build, but an upgrade replaces them one after the other: hence the version.
 
+use std::time::Duration;
+
 use super::signing::{MESSAGE_MAX, Refusal, SCHEMES};
 
 /// Of this layout. A packet of another one is not understood.
@@ -58,6 +60,10 @@ pub enum Answer {
         at: u64,
         /// The signer's count of handshake signatures.
         signatures: u64,
+        /// The sequence that it had signed last before this one; 0 for the first.
+        before: u64,
+        /// And the head.
+        before_head: [u8; 32],
         /// Ed25519 over [`super::chain::checkpoint_message`].
         signature: [u8; 64],
     },
@@ -107,14 +113,22 @@ pub enum Refused {
     #[error("the keyholder's log does not take its line: its stderr is full or closed")]
     Log,
     /// No audit key is configured.
-    #[error("the keyholder has no audit key (audit.key_file)")]
+    #[error("the keyholder has no audit key (audit.key_file, audit.key_credential)")]
     NoAuditKey,
     /// The checkpoint is not later than the last one.
-    #[error("a checkpoint of this sequence or a later one was signed before")]
+    #[error(
+        "a checkpoint of this sequence or a later one was signed before: the log was cut back, or is another one under the \
+         same name (docs/audit.md: when the signer refuses)"
+    )]
     NotLater,
     /// The last checkpoint cannot be read or written, so that none may be signed.
-    #[error("the keyholder cannot keep its checkpoint state")]
+    #[error(
+        "the keyholder cannot keep its checkpoint state (docs/audit.md: when the signer refuses)"
+    )]
     State,
+    /// The checkpoint is further on than a log can have grown.
+    #[error("no log can have grown so far since the last checkpoint")]
+    TooFar,
 }
 
 /// A packet that is no message.
@@ -134,7 +148,7 @@ const WAIT: u8 = 8;
 const ANSWER: u8 = 0x80;
 
 /// Bits of [`Refused`] on the wire.
-const REFUSALS: [Refused; 8] = [
+const REFUSALS: [Refused; 9] = [
     Refused::Failed,
     Refused::Judged(Refusal::Message),
     Refused::Judged(Refusal::Scheme),
@@ -143,6 +157,7 @@ const REFUSALS: [Refused; 8] = [
     Refused::NoAuditKey,
     Refused::NotLater,
     Refused::State,
+    Refused::TooFar,
 ];
 
 impl<'a> Request<'a> {
@@ -192,6 +207,13 @@ impl<'a> Request<'a> {
 }
 
 impl Answer {
+    /// Ask again after this.
+    #[must_use]
+    pub fn wait(pause: Duration) -> Self {
+        let millis = pause.saturating_add(Duration::from_millis(1)).as_millis();
+        Self::Wait(u32::try_from(millis).unwrap_or(u32::MAX))
+    }
+
     /// The packet. What is above a bound is cut: nothing that the signer says is.
     #[must_use]
     pub fn encode(&self, id: u64) -> Vec<u8> {
@@ -199,12 +221,14 @@ impl Answer {
             Self::Checkpoint {
                 at,
                 signatures,
+                before,
+                before_head,
                 signature,
-            } => packet(
-                CHECKPOINT | ANSWER,
-                id,
-                &[&at.to_be_bytes(), &signatures.to_be_bytes(), signature],
-            ),
+            } => {
+                let numbers = [at, signatures, before].map(|number| number.to_be_bytes());
+                let parts: [&[u8]; 3] = [numbers.as_flattened(), before_head, signature];
+                packet(CHECKPOINT | ANSWER, id, &parts)
+            }
             Self::KeyChanged => packet(KEY_CHANGED | ANSWER, id, &[]),
             Self::Keys { pid, keys } => {
                 let mut body = pid.to_be_bytes().to_vec();
@@ -247,6 +271,8 @@ impl Answer {
             CHECKPOINT => Self::Checkpoint {
                 at: u64::from_be_bytes(take(body)?),
                 signatures: u64::from_be_bytes(take(body)?),
+                before: u64::from_be_bytes(take(body)?),
+                before_head: take(body)?,
                 signature: take(body)?,
             },
             KEY_CHANGED => Self::KeyChanged,
@@ -345,12 +371,14 @@ mod tests {
         let held = (key(), proptest::collection::vec(any::<u16>(), 0..=10))
             .prop_map(|(key, schemes)| Held { key, schemes });
         prop_oneof![
-            (any::<u64>(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(at, signatures, half)| {
+            (any::<[u64; 3]>(), any::<[u8; 32]>()).prop_map(|([at, signatures, before], half)| {
                 let mut signature = [1; 64];
                 signature[..32].copy_from_slice(&half);
                 Answer::Checkpoint {
                     at,
                     signatures,
+                    before,
+                    before_head: half,
                     signature,
                 }
             }),

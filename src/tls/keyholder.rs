@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 
+use crate::policy::chain::{Tip, Vouched};
 use crate::policy::keyproto::{Answer, Held, KeyId, Refused, Request};
+use crate::policy::operation::Digest;
 use crate::policy::signing::{MESSAGE_MAX, Refusal};
 use line::{Failed, Heard, Owned};
 pub use unsigned::Unsigned;
@@ -68,17 +70,6 @@ pub struct Facts {
     pub signatures: u64,
     /// How often another signer took over.
     pub restarts: u64,
-}
-
-/// A signed checkpoint of the audit log.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Checkpoint {
-    /// The signer's clock, in milliseconds since 1970.
-    pub at: u64,
-    /// The signer's count of handshake signatures.
-    pub signatures: u64,
-    /// Ed25519.
-    pub signature: [u8; 64],
 }
 
 /// Why the keyholder gave nothing.
@@ -291,39 +282,45 @@ impl Keyholder {
                     self.signatures.fetch_add(1, Ordering::Relaxed);
                     return Ok(signature);
                 }
-                Answer::Wait(millis) => {
-                    let pause = Duration::from_millis(u64::from(millis));
-                    if pause >= until.saturating_duration_since(Instant::now()) {
-                        return Err(AskError::Pace);
-                    }
-                    std::thread::sleep(pause);
-                }
+                Answer::Wait(millis) => wait(millis, until)?,
                 other => return Err(unexpected(&other)),
             }
         }
     }
 
-    /// Signs a checkpoint of the audit log.
+    /// Signs a checkpoint of the audit log: what the signer vouches for with it, and its Ed25519 signature over that.
     ///
     /// # Errors
     /// [`AskError`].
-    pub fn checkpoint(
-        &self,
-        sequence: u64,
-        head: [u8; 32],
-        until: Instant,
-    ) -> Result<Checkpoint, AskError> {
-        match self.ask(&Request::Checkpoint { sequence, head }, until)? {
-            Answer::Checkpoint {
-                at,
-                signatures,
-                signature,
-            } => Ok(Checkpoint {
-                at,
-                signatures,
-                signature,
-            }),
-            other => Err(unexpected(&other)),
+    pub fn checkpoint(&self, tip: Tip, until: Instant) -> Result<(Vouched, [u8; 64]), AskError> {
+        let request = Request::Checkpoint {
+            sequence: tip.seq,
+            head: tip.hash.0,
+        };
+        loop {
+            match self.ask(&request, until)? {
+                Answer::Checkpoint {
+                    at,
+                    signatures,
+                    before,
+                    before_head,
+                    signature,
+                } => {
+                    let before = Tip {
+                        seq: before,
+                        hash: Digest(before_head),
+                    };
+                    let vouched = Vouched {
+                        tip,
+                        at,
+                        signatures,
+                        before,
+                    };
+                    return Ok((vouched, signature));
+                }
+                Answer::Wait(millis) => wait(millis, until)?,
+                other => return Err(unexpected(&other)),
+            }
         }
     }
 
@@ -474,6 +471,16 @@ impl Keyholder {
         self.epoch.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(pid, "the signer was restarted");
     }
+}
+
+/// Waits as it was told to, if there is so much time.
+fn wait(millis: u32, until: Instant) -> Result<(), AskError> {
+    let pause = Duration::from_millis(u64::from(millis));
+    if pause >= until.saturating_duration_since(Instant::now()) {
+        return Err(AskError::Pace);
+    }
+    std::thread::sleep(pause);
+    Ok(())
 }
 
 fn unexpected(answer: &Answer) -> AskError {

@@ -109,3 +109,34 @@ fn the_readme_explains_every_error_and_no_other() {
     expected.sort();
     assert_eq!(rows, expected);
 }
+
+#[test]
+fn the_keyholders_drop_ins_keep_each_others_credentials_in_the_order_of_their_names() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let mut files: Vec<PathBuf> = fs::read_dir(root.join("drop-ins"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| read(path.to_str().unwrap()).contains("\nLoadCredential"))
+        .collect();
+    files.sort();
+    assert_eq!(files.len(), 2, "{files:?}");
+    files.insert(0, root.join("priorgate-keyholder.service"));
+    let mut held = BTreeSet::new();
+    for file in files {
+        let text = read(file.to_str().unwrap());
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("LoadCredential"));
+        for (_, value) in lines.filter_map(|line| line.split_once('=')) {
+            // An empty one empties the whole list.
+            match value.split_once(':') {
+                Some((name, _)) => drop(held.insert(name.to_owned())),
+                None => held.clear(),
+            }
+        }
+    }
+    assert_eq!(
+        held.into_iter().collect::<Vec<_>>(),
+        ["audit.key", "client.key"]
+    );
+}

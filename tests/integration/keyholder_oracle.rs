@@ -4,7 +4,7 @@ use std::os::unix::fs::chown;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use priorgate::policy::chain::{Tip, checkpoint_message};
+use priorgate::policy::chain::{Tip, Vouched, checkpoint_message};
 use priorgate::policy::keyproto::{Answer, KeyId, PACKET_MAX, Refused, Request};
 use priorgate::policy::operation::Digest;
 use priorgate::policy::signing::{Refusal, SCHEMES};
@@ -83,6 +83,10 @@ fn nothing_that_a_thief_would_want_is_signed() {
     let csr_key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec!["shop".to_owned()]).unwrap();
     let csr = params.serialize_request(&csr_key).unwrap().der().to_vec();
+    let tip = Tip {
+        seq: 9,
+        hash: Digest([1; 32]),
+    };
     let wanted: Vec<(&str, Vec<u8>)> = vec![
         ("nothing", Vec::new()),
         ("a server's CertificateVerify", with_context(b"TLS 1.3, server CertificateVerify\0")),
@@ -99,7 +103,7 @@ fn nothing_that_a_thief_would_want_is_signed() {
         ("a JWT", b"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJzaG9wIn0".to_vec()),
         ("a payment order", br#"{"amount": "100.00", "to": "me"}"#.to_vec()),
         ("an HTTP signature base", b"\"@method\": POST\n\"@path\": /installment/refund".to_vec()),
-        ("a checkpoint of the audit log", checkpoint_message(Tip { seq: 9, hash: Digest([1; 32]) }, 2, 3)),
+        ("a checkpoint of the audit log", checkpoint_message(&Vouched { tip, at: 2, signatures: 3, before: tip })),
         ("a transcript and more", [&transcript()[..], &[20, 0, 0, 0]].concat()),
         ("a transcript cut short", transcript()[..70].to_vec()),
         ("a server's transcript", transcript()[..60].to_vec()),

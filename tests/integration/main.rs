@@ -7,6 +7,7 @@ mod activation;
 mod audit;
 #[cfg(feature = "sandbox")]
 #[cfg(test)]
+mod audit_attacks;
 mod audit_callbacks;
 #[cfg(test)]
 mod audit_crash;

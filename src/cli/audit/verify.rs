@@ -12,9 +12,8 @@ use crate::audit::verify::{Report, verify};
 use crate::cli::page::moment;
 use crate::cli::style::{Style, printable};
 use crate::cli::{OK, PROBLEM, client, complain, print_json};
-use crate::policy::chain::Tip;
+use crate::policy::chain::{CheckpointKey, Tip};
 use crate::policy::operation::Digest;
-use crate::policy::signature::{Algorithm, PublicKey};
 
 /// Nobody watches a verification that is over by then.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,11 +23,12 @@ pub(in crate::cli) struct Verify {
     /// The files, oldest first; without them, all of audit.file
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// PEM file with the public key [default: audit.public_key_file]
-    #[arg(long, value_name = "FILE")]
-    public_key: Option<PathBuf>,
+    /// PEM file with the public key [default: audit.public_key_file]; where the key was replaced,
+    /// repeated for each key that signed
+    #[arg(long = "public-key", value_name = "FILE")]
+    public_keys: Vec<PathBuf>,
     /// Verify the chain alone: proves nothing against whoever can write the files
-    #[arg(long, conflicts_with = "public_key")]
+    #[arg(long, conflicts_with = "public_keys")]
     no_key: bool,
     /// An end of the chain that was noted elsewhere: `audit head` lines of the gate's log have seq
     /// and head; may be repeated
@@ -61,8 +61,8 @@ pub(super) fn run(
         Ok(files) => files,
         Err(code) => return code,
     };
-    let key = match key(&args, config) {
-        Ok(key) => key,
+    let keys = match keys(&args, config) {
+        Ok(keys) => keys,
         Err(message) => {
             complain(err, &message);
             return PROBLEM;
@@ -77,38 +77,39 @@ pub(super) fn run(
             let _ = writeln!(err, "{} MiB, in {} …", bytes >> 20, file.display());
         }
     };
-    let report = match verify(&files, key.as_ref(), &args.anchors, &mut progress) {
+    let report = match verify(&files, keys.as_deref(), &args.anchors, &mut progress) {
         Ok(report) => report,
         Err((file, error)) => {
             complain(err, &format!("cannot read {}: {error}", file.display()));
             return PROBLEM;
         }
     };
-    let good = report.is_good(key.is_some());
+    let good = report.is_good(keys.is_some());
     if args.json {
         print_json(out, &document(&report, good));
     } else {
-        let _ = print(&report, key.is_some(), good, style, out);
+        let _ = print(&report, keys.is_some(), good, style, out);
     }
     if good { OK } else { PROBLEM }
 }
 
-fn key(args: &Verify, config: &Path) -> Result<Option<PublicKey>, String> {
+fn keys(args: &Verify, config: &Path) -> Result<Option<Vec<CheckpointKey>>, String> {
     if args.no_key {
         return Ok(None);
     }
-    let path = match &args.public_key {
-        Some(path) => path.clone(),
-        None => client::audit_of(config)
-            .and_then(|audit| audit.public_key_file)
-            .ok_or(
-                "name the public key with --public-key, or verify the chain alone with --no-key",
-            )?,
+    let mut paths = args.public_keys.clone();
+    if paths.is_empty() {
+        let configured = client::audit_of(config).and_then(|audit| audit.public_key_file);
+        paths.push(configured.ok_or(
+            "name the public key with --public-key, or verify the chain alone with --no-key",
+        )?);
+    }
+    let read = |path: &PathBuf| {
+        let named = |error: String| format!("{}: {error}", path.display());
+        let bytes = fs::read(path).map_err(|error| named(error.to_string()))?;
+        CheckpointKey::parse(&bytes).map_err(|error| named(error.to_string()))
     };
-    let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    PublicKey::parse(Algorithm::Ed25519, &bytes)
-        .map(Some)
-        .map_err(|error| format!("{}: {error}", path.display()))
+    paths.iter().map(read).collect::<Result<_, _>>().map(Some)
 }
 
 fn document(report: &Report, good: bool) -> serde_json::Value {
@@ -118,7 +119,8 @@ fn document(report: &Report, good: bool) -> serde_json::Value {
             "file": finding.file.display().to_string(), "line": finding.line, "what": finding.what.to_string(),
         })
     });
-    let cut_off = report.cut_off.iter();
+    let unseen = report.unseen.iter().map(|tip| tip.seq);
+    let ends = report.ends.iter().map(ToString::to_string);
     json!({
         "good": good,
         "records": summary.records,
@@ -126,13 +128,14 @@ fn document(report: &Report, good: bool) -> serde_json::Value {
         "last": summary.last.map(|tip| tip.seq),
         "head": summary.last.map(|tip| tip.hash.to_string()),
         "signed_checkpoints": summary.signed,
-        "covered": summary.covered.as_ref().map(|covered| covered.seq),
-        "not_covered": report.uncovered(),
+        "covered": summary.covered.map(|covered| covered.tip.seq),
+        "not_covered": report.uncovered,
         "unsigned_since": summary.unsigned,
         "gaps": summary.gaps,
-        "faults": summary.faults,
+        "faults": report.faults(),
         "findings": findings.collect::<Vec<_>>(),
-        "cut_off_before": cut_off.map(|tip| tip.seq).collect::<Vec<_>>(),
+        "ends": ends.collect::<Vec<_>>(),
+        "noted_elsewhere_and_not_here": unseen.collect::<Vec<_>>(),
     })
 }
 
@@ -149,7 +152,10 @@ fn print(
         let place = format!("{}:{}:", printable(&file), finding.line);
         writeln!(out, "{place} {}", style.bad(&printable(&what)))?;
     }
-    for anchor in &report.cut_off {
+    for fault in &report.ends {
+        writeln!(out, "{}", style.bad(&fault.to_string()))?;
+    }
+    for anchor in &report.unseen {
         let text = format!(
             "cut off: record {} was noted elsewhere and is not here any more",
             anchor.seq
@@ -167,10 +173,10 @@ fn print(
         printable(&summary.first_at),
         printable(&summary.last_at)
     )?;
-    if first > 1 {
+    if first > 1 && report.ends.is_empty() {
         writeln!(
             out,
-            "records 1 to {} are not in these files (audit.keep ends old ones)",
+            "records 1 to {} are not in these files: the `ended` records say when each file was ended (audit.keep)",
             first - 1
         )?;
     }
@@ -195,16 +201,19 @@ fn print(
             writeln!(
                 out,
                 "{} signed checkpoints; the last covers record {} and was signed {at} by the signer's clock",
-                summary.signed, covered.seq
+                summary.signed, covered.tip.seq
             )?;
             writeln!(
                 out,
                 "{} records after it could have been changed by somebody who can write the file",
-                report.uncovered()
+                report.uncovered
             )?;
         }
     }
-    if let (Some(seq), true) = (summary.unsigned, with_key && summary.covered.is_some()) {
+    let unsigned = summary
+        .unsigned
+        .filter(|_| with_key && summary.covered.is_some());
+    if let Some(seq) = unsigned {
         let text = format!("from record {seq} on checkpoints have no signature");
         writeln!(out, "{}", style.bad(&text))?;
     }
@@ -212,8 +221,8 @@ fn print(
     let verdict = if good {
         style.good("good")
     } else {
-        let faults = summary.faults.max(report.findings.len() as u64);
-        style.bad(&format!("NOT good: {faults} faults"))
+        let faults = report.faults() + u64::from(unsigned.is_some());
+        style.bad(&format!("NOT good: {} faults", faults.max(1)))
     };
     writeln!(out, "{verdict}")
 }

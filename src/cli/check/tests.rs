@@ -85,6 +85,23 @@ fn an_audit_log_without_a_key_is_a_warning_and_one_with_a_wrong_key_a_problem() 
         code == PROBLEM && told.contains("audit.public_key_file"),
         "{told}"
     );
+    let place = Place::new(
+        &with("audit: {file: a.jsonl, key_file: a.key, public_key_file: a.pub}"),
+        authority(),
+    );
+    for (private, code, word) in [
+        ("a.key", OK, "it belongs to audit.public_key_file"),
+        ("b.key", PROBLEM, "it does not belong to"),
+    ] {
+        for name in ["a", "b"] {
+            let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+            place.write(&format!("{name}.key"), 0o600, &key.serialize_pem());
+            place.write(&format!("{name}.pub"), 0o644, &key.public_key_pem());
+        }
+        fs::rename(place.path(private), place.path("a.key")).unwrap();
+        let (found, told) = place.check(false);
+        assert!(found == code && told.contains(word), "{told}");
+    }
 }
 
 #[test]

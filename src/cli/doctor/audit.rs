@@ -9,11 +9,11 @@ use super::machine::space;
 use super::{Findings, credentials, keys};
 use crate::audit::files_of;
 use crate::audit::verify::{Report, What, verify};
-use crate::config::{Audit, Config};
+use crate::config::{Audit, Config, KeySource};
 use crate::net::clock::unix_millis;
-use crate::policy::chain::Checkpoint;
+use crate::policy::chain::{CheckpointKey, Fault, Vouched};
 use crate::policy::operation::UnixMillis;
-use crate::policy::signature::{Algorithm, PublicKey, parse_rfc3339};
+use crate::policy::signature::parse_rfc3339;
 
 /// Verified at most, from the newest file back: some seconds. `audit verify` takes everything.
 const VERIFIED_MAX: u64 = 256 << 20;
@@ -34,11 +34,15 @@ pub(super) fn look(config: &Config, root: &Path, findings: &mut Findings) {
     place(audit, findings);
     if let Some(key) = &audit.key {
         let subject = "audit log: private key";
-        match credentials::named_by(&key.file) {
-            Some(name) => credentials::look(root, None, subject, name, findings),
-            None => {
-                keys::readers(subject, &key.file, findings);
-                keys::replacers(subject, &key.file, findings);
+        let named = match &key.source {
+            KeySource::Credential(name) => Ok(name.as_str()),
+            KeySource::File(file) => credentials::named_by(file).ok_or(file),
+        };
+        match named {
+            Ok(name) => credentials::look(root, None, subject, name, findings),
+            Err(file) => {
+                keys::readers(subject, file, findings);
+                keys::replacers(subject, file, findings);
             }
         }
     }
@@ -129,9 +133,14 @@ fn chain(audit: &Audit, findings: &mut Findings) {
     // What is wrong with the key is said by `check`.
     let key = audit.key.as_ref().and_then(|key| {
         let bytes = fs::read(&key.public_file).ok()?;
-        PublicKey::parse(Algorithm::Ed25519, &bytes).ok()
+        CheckpointKey::parse(&bytes).ok()
     });
-    let report = match verify(&files, key.as_ref(), &[], &mut |_, _| {}) {
+    let report = match verify(
+        &files,
+        key.as_ref().map(std::slice::from_ref),
+        &[],
+        &mut |_, _| {},
+    ) {
         Ok(report) => report,
         Err((file, error)) => {
             let message = format!("{}: {error}", file.display());
@@ -144,7 +153,7 @@ fn chain(audit: &Audit, findings: &mut Findings) {
     } else {
         format!("the newest {} of {count} files", files.len())
     };
-    intact(&report, &looked, findings);
+    intact(&report, files.len() == count, &looked, findings);
     match key {
         None => findings.yellow(
             SIGNED,
@@ -155,7 +164,8 @@ fn chain(audit: &Audit, findings: &mut Findings) {
     }
 }
 
-fn intact(report: &Report, looked: &str, findings: &mut Findings) {
+/// Of `whole` the beginning is looked at as well.
+fn intact(report: &Report, whole: bool, looked: &str, findings: &mut Findings) {
     let summary = &report.summary;
     // The gate may be writing the last line while it is read.
     let mut faults = report
@@ -172,6 +182,17 @@ fn intact(report: &Report, looked: &str, findings: &mut Findings) {
         );
         let next = "keep the files as they are; `priorgate audit verify` lists all, and docs/audit.md says what they mean";
         findings.red(SUBJECT, message, next);
+        return;
+    }
+    // An end without a signature is told with the signatures.
+    let wrong = |end: &&Fault| match end {
+        Fault::Tail { .. } => false,
+        Fault::Beginning(_) => whole,
+        _ => true,
+    };
+    if let Some(end) = report.ends.iter().find(wrong) {
+        let next = "keep the files as they are; docs/audit.md says what it means";
+        findings.red(SUBJECT, format!("{looked}: {end}"), next);
         return;
     }
     let last = summary.last.map_or(0, |tip| tip.seq);
@@ -196,8 +217,8 @@ fn intact(report: &Report, looked: &str, findings: &mut Findings) {
 
 /// Whether the end is signed: a log that nobody writes to may be old, its last records may not be without a signature.
 fn signed(report: &Report, now: UnixMillis, findings: &mut Findings) {
-    let (summary, uncovered) = (&report.summary, report.uncovered());
-    let Some(Checkpoint { seq, at, .. }) = summary.covered else {
+    let (summary, uncovered) = (&report.summary, report.uncovered);
+    let Some(Vouched { tip, at, .. }) = summary.covered else {
         return findings.yellow(
             SIGNED,
             "no checkpoint is signed yet",
@@ -206,7 +227,10 @@ fn signed(report: &Report, now: UnixMillis, findings: &mut Findings) {
     };
     let at = UnixMillis(i64::try_from(at).unwrap_or(i64::MAX));
     let age = now.0.saturating_sub(at.0) / 1_000;
-    let message = format!("signed up to record {seq}, {age} s ago; {uncovered} record(s) since");
+    let message = format!(
+        "signed up to record {}, {age} s ago; {uncovered} record(s) since",
+        tip.seq
+    );
     let late = parse_rfc3339(&summary.last_at).is_some_and(|last| last.before(UNSIGNED_MAX) > at);
     if let Some(since) = summary.unsigned {
         let message = format!("{message}; from record {since} on checkpoints have no signature");
@@ -235,7 +259,7 @@ mod tests {
     use super::super::Colour;
     use super::*;
     use crate::audit;
-    use crate::policy::chain::Fields;
+    use crate::policy::chain::{Fields, Tip};
 
     /// A log that somebody has written and closed, unsigned.
     fn log() -> (TempDir, Audit) {
@@ -308,11 +332,16 @@ mod tests {
             let (dir, config) = log();
             let mut report = verify(&[config.file], None, &[], &mut |_, _| {}).unwrap();
             drop(dir);
-            report.summary.covered = Some(Checkpoint {
-                seq: covered,
+            report.summary.covered = Some(Vouched {
+                tip: Tip {
+                    seq: covered,
+                    hash: Tip::GENESIS.hash,
+                },
                 at: 1_795_000_000_000,
                 signatures: 1,
+                before: Tip::GENESIS,
             });
+            report.uncovered = last - covered - 1;
             report.summary.unsigned = unsigned;
             last_at.clone_into(&mut report.summary.last_at);
             report.summary.last.as_mut().unwrap().seq = last;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Checker;
-use crate::config::{Audit, AuditKey, Journal, file};
+use crate::config::{Audit, AuditKey, Journal, KeySource, file};
 
 const MIB: u64 = 1 << 20;
 /// Some 100,000 records: one file is looked through in seconds, and a year of a small shop is a handful.
@@ -24,29 +24,44 @@ impl Checker {
                 "name a file of its own",
             );
         }
-        let key = match (raw.key_file, raw.public_key_file) {
-            (Some(key), Some(public)) => Some(AuditKey {
-                file: self.resolve(&key.0),
-                public_file: self.resolve(&public.0),
-            }),
-            (None, None) => None,
-            (Some(_), None) => {
+        let source = match (raw.key_file, raw.key_credential) {
+            (Some(_), Some(_)) => {
                 self.mistake(
                     "audit",
-                    "key_file has no public_key_file: nobody could verify what it signs",
-                    "add `public_key_file`; `priorgate keygen audit` makes both",
+                    "key_file and key_credential are two places for one key",
+                    "keep one of them",
                 );
                 None
             }
-            (None, Some(_)) => {
-                self.mistake(
-                    "audit",
-                    "public_key_file has no key_file: nothing would be signed",
-                    "add `key_file`; `priorgate keygen audit` makes both",
-                );
+            (Some(file), None) => Some(KeySource::File(self.resolve(&file.0))),
+            (None, Some(credential)) => Some(KeySource::Credential(credential.0)),
+            (None, None) => {
+                if raw.public_key_file.is_some() {
+                    self.mistake(
+                        "audit",
+                        "public_key_file has no key_file and no key_credential: nothing would be signed",
+                        "add `key_file: PATH`, or `key_credential: NAME` for LoadCredential= of the keyholder's unit; \
+                         `priorgate keygen audit` makes both keys",
+                    );
+                }
                 None
             }
         };
+        let key = source.and_then(|source| {
+            let Some(public) = &raw.public_key_file else {
+                self.mistake(
+                    "audit",
+                    "the private key has no public_key_file: nobody could verify what it signs",
+                    "add `public_key_file`; `priorgate keygen audit` makes both",
+                );
+                return None;
+            };
+            let public_file = self.resolve(&public.0);
+            Some(AuditKey {
+                source,
+                public_file,
+            })
+        });
         let rotate = raw.rotate.map_or(ROTATE, |size| size.0);
         if !ROTATE_RANGE.contains(&rotate) {
             self.mistake("audit.rotate", "out of range", "choose 1MiB to 1024MiB");

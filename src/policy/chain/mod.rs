@@ -4,6 +4,9 @@
 //! program of their own: change one only with the other, and only for a new format.
 
 mod fields;
+mod key;
+mod link;
+mod record;
 mod time;
 mod verify;
 
@@ -14,7 +17,8 @@ use sha2::{Digest as _, Sha256};
 use super::operation::{Digest, UnixMillis};
 
 pub use fields::Fields;
-pub use verify::{Chain, Checkpoint, Fault, Line, Summary};
+pub use key::{CheckpointKey, Vouched};
+pub use verify::{Chain, Fault, Line, Summary, TAIL_RECORDS, TAIL_SECONDS};
 
 /// What the first record of all is chained to.
 pub const GENESIS: Digest = Digest([0; 32]);
@@ -23,7 +27,7 @@ pub const LINE_MAX: usize = 16 << 10;
 /// What a line ends with after its last member: `,"hash":"`, 64 digits, `"}`.
 pub const TAIL: usize = 9 + 64 + 2;
 /// What a checkpoint's message begins with: a signature over it can be nothing else.
-pub const DOMAIN: &[u8] = b"priorgate audit checkpoint v1\0";
+pub const DOMAIN: &[u8] = b"priorgate audit checkpoint v2\0";
 
 /// The last record of a chain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -113,13 +117,15 @@ fn hash(prev: Digest, line: &[u8]) -> Digest {
 
 /// What the signer signs for a checkpoint: see [`DOMAIN`]; numbers are big-endian.
 #[must_use]
-pub fn checkpoint_message(tip: Tip, at: u64, signatures: u64) -> Vec<u8> {
-    let mut message = Vec::with_capacity(DOMAIN.len() + 56);
+pub fn checkpoint_message(vouched: &Vouched) -> Vec<u8> {
+    let mut message = Vec::with_capacity(DOMAIN.len() + 96);
     message.extend_from_slice(DOMAIN);
-    message.extend_from_slice(&tip.seq.to_be_bytes());
-    message.extend_from_slice(&tip.hash.0);
-    message.extend_from_slice(&at.to_be_bytes());
-    message.extend_from_slice(&signatures.to_be_bytes());
+    message.extend_from_slice(&vouched.tip.seq.to_be_bytes());
+    message.extend_from_slice(&vouched.tip.hash.0);
+    message.extend_from_slice(&vouched.at.to_be_bytes());
+    message.extend_from_slice(&vouched.signatures.to_be_bytes());
+    message.extend_from_slice(&vouched.before.seq.to_be_bytes());
+    message.extend_from_slice(&vouched.before.hash.0);
     message
 }
 

@@ -1,58 +1,117 @@
 //! The chain against itself, and against what somebody does to it.
 
+mod signed;
+
 use std::collections::BTreeMap;
 
 use ed25519_dalek::{Signer, SigningKey};
 
 use super::*;
-use crate::policy::signature::{Algorithm, PublicKey};
 
 const AT: UnixMillis = UnixMillis(1_795_000_000_001);
 const BOOT: &str = "9f0a";
 
-fn secret() -> SigningKey {
-    SigningKey::from_bytes(&[7; 32])
+/// A signer as the keyholder is: it signs what is later than its last, and says what that was.
+struct Keyholder {
+    key: SigningKey,
+    last: Tip,
 }
 
-fn public() -> PublicKey {
-    let hex = Digest(secret().verifying_key().to_bytes()).to_string();
-    PublicKey::parse(Algorithm::Ed25519, hex.as_bytes()).unwrap()
+impl Keyholder {
+    fn new(seed: u8) -> Self {
+        Self {
+            key: SigningKey::from_bytes(&[seed; 32]),
+            last: Tip::GENESIS,
+        }
+    }
+
+    fn public(&self) -> CheckpointKey {
+        let hex = Digest(self.key.verifying_key().to_bytes()).to_string();
+        CheckpointKey::parse(hex.as_bytes()).unwrap()
+    }
+
+    fn sign(&mut self, tip: Tip) -> Fields {
+        assert!(tip.seq > self.last.seq, "a signer would refuse");
+        let vouched = Vouched {
+            tip,
+            at: 5,
+            signatures: tip.seq,
+            before: self.last,
+        };
+        self.last = tip;
+        let signature = self.key.sign(&checkpoint_message(&vouched)).to_bytes();
+        let signature: String = signature.iter().map(|b| format!("{b:02x}")).collect();
+        Fields::of("checkpoint")
+            .number("of", tip.seq)
+            .digest("head", Some(&tip.hash))
+            .number("signed_at", 5)
+            .number("signatures", tip.seq)
+            .number("before", vouched.before.seq)
+            .digest("before_head", Some(&vouched.before.hash))
+            .text("signature", &signature)
+            .text("key_id", self.public().id())
+    }
+}
+
+/// A log that is being written.
+struct Log {
+    out: Vec<u8>,
+    tip: Tip,
+    at: UnixMillis,
+}
+
+impl Log {
+    fn new() -> Self {
+        Self::after(Tip::GENESIS)
+    }
+
+    fn after(tip: Tip) -> Self {
+        Self {
+            out: Vec::new(),
+            tip,
+            at: AT,
+        }
+    }
+
+    fn add(&mut self, fields: &Fields) {
+        let mark = Mark {
+            journal: 0xabc,
+            row: 1,
+        };
+        self.tip = seal(
+            &mut self.out,
+            self.tip,
+            self.at,
+            BOOT,
+            Source::Row(mark),
+            fields,
+        );
+    }
+
+    fn operations(&mut self, count: usize) {
+        for _ in 0..count {
+            let id = format!("op_{}", self.tip.seq + 1);
+            self.add(&Fields::of("operation").text("id", &id));
+        }
+    }
+
+    fn signed(&mut self, keyholder: &mut Keyholder) {
+        self.add(&keyholder.sign(self.tip));
+    }
+
+    fn lines(&self) -> Vec<Vec<u8>> {
+        lines(&self.out)
+    }
 }
 
 /// Ten records and a signed checkpoint after each fifth.
 fn log() -> Vec<Vec<u8>> {
-    let (mut out, mut tip) = (Vec::new(), Tip::GENESIS);
-    for number in 1..=10_i64 {
-        let mark = Mark {
-            journal: 0xabc,
-            row: number,
-        };
-        let fields = Fields::of("operation").text("id", &format!("op_{number}"));
-        tip = seal(&mut out, tip, AT, BOOT, Source::Row(mark), &fields);
-        if number % 5 == 0 {
-            tip = seal(
-                &mut out,
-                tip,
-                AT,
-                BOOT,
-                Source::After(mark),
-                &checkpoint(tip),
-            );
-        }
+    let (mut log, mut keyholder) = (Log::new(), Keyholder::new(7));
+    for _ in 0..2 {
+        log.operations(5);
+        log.signed(&mut keyholder);
     }
-    lines(&out)
-}
-
-fn checkpoint(tip: Tip) -> Fields {
-    let message = checkpoint_message(tip, 5, tip.seq);
-    let signature = secret().sign(&message).to_bytes();
-    let signature: String = signature.iter().map(|b| format!("{b:02x}")).collect();
-    Fields::of("checkpoint")
-        .number("of", tip.seq)
-        .digest("head", Some(&tip.hash))
-        .number("signed_at", 5)
-        .number("signatures", tip.seq)
-        .text("signature", &signature)
+    log.lines()
 }
 
 fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
@@ -60,16 +119,23 @@ fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
     lines.filter(|line| !line.is_empty()).collect()
 }
 
-/// The faults by the number of the line.
-fn faults(lines: &[Vec<u8>]) -> (BTreeMap<usize, Fault>, Summary) {
-    let key = public();
-    let mut chain = Chain::new(Some(&key));
+/// The faults by the number of the line, those of the whole, and the sum.
+fn judged(
+    keys: &[CheckpointKey],
+    lines: &[Vec<u8>],
+) -> (BTreeMap<usize, Fault>, Vec<Fault>, Summary) {
+    let mut chain = Chain::new(Some(keys));
     let found = (1..).zip(lines).filter_map(|(number, line)| {
         let fault = chain.take(line).err()?;
         Some((number, fault))
     });
     let found = found.collect();
-    (found, chain.summary().clone())
+    (found, chain.end(), chain.summary().clone())
+}
+
+fn faults(lines: &[Vec<u8>]) -> (BTreeMap<usize, Fault>, Summary) {
+    let (found, _, summary) = judged(&[Keyholder::new(7).public()], lines);
+    (found, summary)
 }
 
 /// Changes a line and makes its hash anew, as somebody would who has read the source.
@@ -84,6 +150,13 @@ fn rewrite(line: &[u8], from: &str, to: &str) -> Vec<u8> {
     format!("{},\"hash\":\"{hash}\"}}", &body[..body.len() - 1]).into_bytes()
 }
 
+fn unsigned(tip: Tip, why: &str) -> Fields {
+    Fields::of("checkpoint")
+        .number("of", tip.seq)
+        .digest("head", Some(&tip.hash))
+        .text("unsigned", why)
+}
+
 #[test]
 fn a_chain_that_nobody_touched_has_no_fault() {
     let (faults, summary) = faults(&log());
@@ -92,7 +165,7 @@ fn a_chain_that_nobody_touched_has_no_fault() {
         (summary.records, summary.first, summary.signed),
         (12, Some(1), 2)
     );
-    assert_eq!(summary.covered.unwrap().seq, 11);
+    assert_eq!(summary.covered.unwrap().tip.seq, 11);
     assert_eq!(summary.last.unwrap().seq, 12);
 }
 
@@ -123,15 +196,22 @@ fn the_bytes_of_a_record_are_those_of_the_document() {
 
 #[test]
 fn a_message_begins_with_its_domain_and_holds_what_was_agreed() {
-    let tip = Tip {
-        seq: 0x0102,
-        hash: Digest([9; 32]),
+    let tip = |seq, byte| Tip {
+        seq,
+        hash: Digest([byte; 32]),
     };
-    let message = checkpoint_message(tip, 3, 4);
-    let mut expected = b"priorgate audit checkpoint v1\0".to_vec();
+    let message = checkpoint_message(&Vouched {
+        tip: tip(0x0102, 9),
+        at: 3,
+        signatures: 4,
+        before: tip(0x0101, 8),
+    });
+    let mut expected = b"priorgate audit checkpoint v2\0".to_vec();
     expected.extend_from_slice(&[0, 0, 0, 0, 0, 0, 1, 2]);
     expected.extend_from_slice(&[9; 32]);
     expected.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4]);
+    expected.extend_from_slice(&[0, 0, 0, 0, 0, 0, 1, 1]);
+    expected.extend_from_slice(&[8; 32]);
     assert_eq!(message, expected);
 }
 
@@ -164,21 +244,24 @@ fn an_edit_with_a_new_hash_breaks_the_next_link() {
 
 #[test]
 fn a_chain_that_was_made_anew_fails_at_the_signature() {
-    let (mut out, mut tip) = (Vec::new(), Tip::GENESIS);
+    let mut mine = Log::new();
     for line in log() {
         let read: serde_json::Value = serde_json::from_slice(&line).unwrap();
         let fields = match read["signature"].as_str() {
             Some(signature) => Fields::of("checkpoint")
-                .number("of", tip.seq)
-                .digest("head", Some(&tip.hash))
+                .number("of", mine.tip.seq)
+                .digest("head", Some(&mine.tip.hash))
                 .number("signed_at", 5)
-                .number("signatures", tip.seq)
-                .text("signature", signature),
+                .number("signatures", mine.tip.seq)
+                .number("before", 0)
+                .digest("before_head", Some(&GENESIS))
+                .text("signature", signature)
+                .text("key_id", read["key_id"].as_str().unwrap()),
             None => Fields::of("operation").text("id", "mine"),
         };
-        tip = seal(&mut out, tip, AT, BOOT, Source::NoJournal, &fields);
+        mine.add(&fields);
     }
-    let found = faults(&lines(&out)).0;
+    let found = faults(&mine.lines()).0;
     assert_eq!(
         found,
         BTreeMap::from([(6, Fault::Forged), (12, Fault::Forged)])
@@ -188,17 +271,13 @@ fn a_chain_that_was_made_anew_fails_at_the_signature() {
 #[test]
 fn signatures_that_were_taken_away_leave_their_records_uncovered() {
     let mut log = log();
-    let tip = Line::parse(&log[10]).unwrap().tip;
-    let mut out = Vec::new();
-    let bare = Fields::of("checkpoint")
-        .number("of", tip.seq)
-        .digest("head", Some(&tip.hash));
-    let _ = seal(&mut out, tip, AT, BOOT, Source::NoJournal, &bare);
-    log[11] = lines(&out)[0].clone();
+    let mut bare = Log::after(Line::parse(&log[10]).unwrap().tip);
+    bare.add(&unsigned(bare.tip, "no key"));
+    log[11] = bare.lines()[0].clone();
     let (faults, summary) = faults(&log);
     assert_eq!(faults, BTreeMap::new());
     assert_eq!(
-        (summary.covered.unwrap().seq, summary.unsigned),
+        (summary.covered.unwrap().tip.seq, summary.unsigned),
         (5, Some(12))
     );
 }
@@ -231,11 +310,8 @@ fn two_that_changed_places_are_found() {
 }
 
 #[test]
-fn a_log_may_begin_later_but_not_at_a_false_beginning() {
-    let log = log();
-    let (none, summary) = faults(&log[6..]);
-    assert_eq!((none.len(), summary.first), (0, Some(7)));
-    let first = String::from_utf8(log[0].clone()).unwrap();
+fn a_log_does_not_begin_at_a_false_beginning() {
+    let first = String::from_utf8(log()[0].clone()).unwrap();
     let other = rewrite(first.as_bytes(), &"0".repeat(64), &"1".repeat(64));
     assert_eq!(faults(&[other]).0, BTreeMap::from([(1, Fault::Unchained)]));
 }

@@ -31,6 +31,36 @@ fn date(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
+/// The second of such a text. Strict in its form, and no calendar but for the month: a verifier in another language comes
+/// to the same.
+pub(super) fn seconds(text: &str) -> Option<i64> {
+    const FORM: &[u8; 24] = b"0000-00-00T00:00:00.000Z";
+    let fits = |(b, form): (u8, &u8)| match form {
+        b'0' => b.is_ascii_digit(),
+        form => b == *form,
+    };
+    if text.len() != FORM.len() || !text.bytes().zip(FORM).all(fits) {
+        return None;
+    }
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
+    let (year, month) = (number(0, 4)?, number(5, 7)?);
+    if year == 0 || !(1..=12).contains(&month) {
+        return None;
+    }
+    let day = first_of(year, month) + number(8, 10)? - 1;
+    let hours = day * 24 + number(11, 13)?;
+    Some((hours * 60 + number(14, 16)?) * 60 + number(17, 19)?)
+}
+
+/// The day since 1970-01-01 that a month begins with: [`date`] turned round.
+fn first_of(year: i64, month: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let shifted = (month + 9) % 12;
+    let of_year = (153 * shifted + 2) / 5;
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +82,7 @@ mod tests {
             let at = UnixMillis(step * (300 * DAY + 12_345_678));
             let read = parse_rfc3339(&text(at)).unwrap();
             assert_eq!(read.0, at.0, "{}", text(at));
+            assert_eq!(seconds(&text(at)), Some(at.0 / 1_000), "{}", text(at));
         }
     }
 }

@@ -1,14 +1,23 @@
-//! Verifying a chain, a line at a time: nothing is kept but where it stands.
+//! Verifying a chain, a line at a time, with what was signed in it. Memory does not grow with the log.
 //!
-//! It goes on after a fault from what the faulty line says of itself, so that one run tells all of them.
+//! It goes on after a fault from what the faulty line says of itself, so that one run tells all of them. What can only
+//! be judged at the end (what is missing before the first record, what nobody signed after the last signature) is
+//! [`Chain::end`].
 
-use serde::Deserialize;
-
-use super::{LINE_MAX, Mark, Source, TAIL, Tip, checkpoint_message, hash};
+use super::link::Links;
+use super::record::Record;
+use super::{CheckpointKey, Source, TAIL, Tip, Vouched, hash};
 use crate::policy::operation::Digest;
-use crate::policy::signature::{Fit, PublicKey};
 
-/// What is wrong with a line.
+/// Records after the last signature that a healthy log may end with: the gate has it signed after 100, and what one look
+/// of its writer takes comes on top.
+pub const TAIL_RECORDS: u64 = 300;
+/// Seconds from the first to the last of them: the gate has it signed after 60, and a busy signer has twice that.
+pub const TAIL_SECONDS: i64 = 120;
+/// Words of the refusal that only a log that was cut back can get: of `keyproto::Refused::NotLater`, as records have it.
+const NOT_LATER: &str = "signed before";
+
+/// What is wrong with a line, or with the whole.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Fault {
     /// Its content is not what its hash was made of.
@@ -36,20 +45,40 @@ pub enum Fault {
     /// A signature that does not fit.
     #[error("forged: the signature of the checkpoint does not fit the public key")]
     Forged,
+    /// A signature by a key that was not given.
+    #[error("signed by another key than those that were given")]
+    OtherKey,
+    /// A signature by a key after another one had taken its place.
+    #[error("forged: signed by a key that another one had replaced before")]
+    ReplacedKey,
+    /// The signer had signed another history.
+    #[error(
+        "rewritten: the signer had signed record {0} with another hash than here, or one that is not here, before it \
+         signed this checkpoint"
+    )]
+    Rewritten(u64),
+    /// The signer refused, since it had signed a later record.
+    #[error("cut back: the signer had signed a later record than this before")]
+    CutBack,
+    /// Records before the first one are gone, and no signed record says that their time was over.
+    #[error(
+        "deleted: records 1 to {0} are not here, and no signed `ended` record says that audit.keep ended them"
+    )]
+    Beginning(u64),
+    /// More at the end than a healthy log leaves unsigned.
+    #[error(
+        "the last {records} records, of {seconds} seconds, have no signature after them: more than a signer that works leaves. \
+         If the gate was just started or is busy, verify again in two minutes"
+    )]
+    Tail {
+        /// How many.
+        records: u64,
+        /// From the first to the last.
+        seconds: i64,
+    },
     /// No record at all.
     #[error("no record: {0}")]
     Malformed(String),
-}
-
-/// A signed checkpoint.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Checkpoint {
-    /// The last record that it covers.
-    pub seq: u64,
-    /// The signer's clock, in milliseconds since 1970.
-    pub at: u64,
-    /// How many signatures of any kind the signer had made.
-    pub signatures: u64,
 }
 
 /// A line that was read, faulty or not.
@@ -80,8 +109,8 @@ pub struct Summary {
     pub last_at: String,
     /// Checkpoints whose signature fits; without a key, those that have one.
     pub signed: u64,
-    /// The last of them.
-    pub covered: Option<Checkpoint>,
+    /// What the last of them vouches for.
+    pub covered: Option<Vouched>,
     /// The first checkpoint after that which has no signature.
     pub unsigned: Option<u64>,
     /// Records that say that others were lost.
@@ -93,26 +122,18 @@ pub struct Summary {
 /// A chain that is being verified.
 #[derive(Debug)]
 pub struct Chain<'k> {
-    key: Option<&'k PublicKey>,
-    tip: Option<Tip>,
+    keys: Option<&'k [CheckpointKey]>,
+    links: Links,
     summary: Summary,
-}
-
-#[derive(Deserialize)]
-struct Raw {
-    seq: u64,
-    at: String,
-    journal: Option<String>,
-    row: Option<i64>,
-    after: Option<i64>,
-    event: String,
-    prev: String,
-    hash: String,
-    of: Option<u64>,
-    head: Option<String>,
-    signed_at: Option<u64>,
-    signatures: Option<u64>,
-    signature: Option<String>,
+    /// Where the key of the last signature stands among the keys, and those that it replaced.
+    current: Option<usize>,
+    replaced: Vec<usize>,
+    /// The record before the first one, as the first one names it.
+    before_first: Option<Tip>,
+    /// An `ended` record that says that everything before the first record is gone: its number.
+    ended: Option<u64>,
+    /// Seconds of the first record after the last signature, and of the last one.
+    tail: Option<(i64, i64)>,
 }
 
 impl Line {
@@ -121,76 +142,32 @@ impl Line {
     /// # Errors
     /// Why it is no record.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
-        raw(line).and_then(|raw| raw.line()).map(|(line, _)| line)
-    }
-}
-
-fn raw(line: &[u8]) -> Result<Raw, String> {
-    if line.len() > LINE_MAX {
-        return Err(format!("it is longer than {LINE_MAX} bytes"));
-    }
-    serde_json::from_slice(line).map_err(|error| error.to_string())
-}
-
-impl Raw {
-    fn line(self) -> Result<(Line, Self), String> {
-        let digest =
-            |text: &str| Digest::parse(text).ok_or_else(|| "a hash has 64 digits".to_owned());
-        let source = match (&self.journal, self.row, self.after) {
-            (Some(journal), row, after) => {
-                let journal = u64::from_str_radix(journal, 16)
-                    .map_err(|_| "journal has 16 hexadecimal digits".to_owned())?;
-                let mark = |row| Mark { journal, row };
-                match (row, after) {
-                    (Some(row), None) => Source::Row(mark(row)),
-                    (None, Some(row)) => Source::After(mark(row)),
-                    _ => return Err("one of row and after is needed".to_owned()),
-                }
-            }
-            (None, ..) => Source::NoJournal,
-        };
-        let line = Line {
-            tip: Tip {
-                seq: self.seq,
-                hash: digest(&self.hash)?,
-            },
-            at: self.at.clone(),
-            event: self.event.clone(),
-            source,
-        };
-        Ok((line, self))
+        Record::read(line).map(|record| Self::of(&record))
     }
 
-    /// `None` for what has no signature; `Err` for what is no checkpoint of `of`.
-    fn checkpoint(&self, of: Tip) -> Result<Option<(Checkpoint, Vec<u8>)>, Fault> {
-        let head = self.head.as_deref().and_then(Digest::parse);
-        if (self.of, head) != (Some(of.seq), Some(of.hash)) {
-            return Err(Fault::Misplaced);
+    fn of(record: &Record<'_>) -> Self {
+        Self {
+            tip: record.tip,
+            at: record.at.to_owned(),
+            event: record.event.to_owned(),
+            source: record.source,
         }
-        let Some(signature) = &self.signature else {
-            return Ok(None);
-        };
-        let signature = hex(signature).ok_or(Fault::Forged)?;
-        let (Some(at), Some(signatures)) = (self.signed_at, self.signatures) else {
-            return Err(Fault::Forged);
-        };
-        let checkpoint = Checkpoint {
-            seq: of.seq,
-            at,
-            signatures,
-        };
-        Ok(Some((checkpoint, signature)))
     }
 }
 
 impl<'k> Chain<'k> {
-    /// Begins; without a key signatures are not looked at, and nothing is proved against whoever can write the files.
+    /// Begins; without keys signatures are not looked at, and nothing is proved against whoever can write the files.
     #[must_use]
-    pub fn new(key: Option<&'k PublicKey>) -> Self {
+    pub fn new(keys: Option<&'k [CheckpointKey]>) -> Self {
         Self {
-            key,
-            tip: None,
+            keys,
+            links: Links::default(),
             summary: Summary::default(),
+            current: None,
+            replaced: Vec::new(),
+            before_first: None,
+            ended: None,
+            tail: None,
         }
     }
 
@@ -201,15 +178,19 @@ impl<'k> Chain<'k> {
     }
 
     /// Takes the next line, without its line break.
+    ///
+    /// # Errors
+    /// What is wrong with it.
     pub fn take(&mut self, bytes: &[u8]) -> Result<Line, Fault> {
-        let (line, raw) = match raw(bytes).and_then(Raw::line) {
-            Ok(read) => read,
+        let record = match Record::read(bytes) {
+            Ok(record) => record,
             Err(reason) => {
                 self.summary.faults += 1;
                 return Err(Fault::Malformed(reason));
             }
         };
-        let judged = self.judge(bytes, &line, &raw);
+        let judged = self.judge(bytes, &record);
+        let line = Line::of(&record);
         let summary = &mut self.summary;
         summary.records += 1;
         if summary.first.is_none() {
@@ -219,7 +200,7 @@ impl<'k> Chain<'k> {
         summary.last = Some(line.tip);
         summary.last_at.clone_from(&line.at);
         summary.gaps += u64::from(line.event == "gap");
-        self.tip = Some(line.tip);
+        self.links.push(line.tip);
         match judged {
             Ok(()) => Ok(line),
             Err(fault) => {
@@ -229,23 +210,57 @@ impl<'k> Chain<'k> {
         }
     }
 
-    fn judge(&mut self, bytes: &[u8], line: &Line, raw: &Raw) -> Result<(), Fault> {
-        let prev = Digest::parse(&raw.prev)
-            .ok_or_else(|| Fault::Malformed("a hash has 64 digits".to_owned()))?;
-        if !is_whole(bytes, prev, line.tip.hash) {
+    /// What is wrong with the whole, once every line was taken.
+    #[must_use]
+    pub fn end(&self) -> Vec<Fault> {
+        let mut found = Vec::new();
+        let summary = &self.summary;
+        let covered = summary.covered.map_or(0, |vouched| vouched.tip.seq);
+        if let Some(before) = self.before_first.filter(|before| before.seq > 0) {
+            let signed = |ended| self.keys.is_none() || ended <= covered;
+            if !self.ended.is_some_and(signed) {
+                found.push(Fault::Beginning(before.seq));
+            }
+        }
+        if let (Some(_), Some((first, last))) = (self.keys, self.tail) {
+            let (records, seconds) = (self.uncovered(), last.saturating_sub(first));
+            if records > TAIL_RECORDS || seconds > TAIL_SECONDS {
+                found.push(Fault::Tail { records, seconds });
+            }
+        }
+        found
+    }
+
+    /// Records after the last signature, without the checkpoint that holds it.
+    #[must_use]
+    pub fn uncovered(&self) -> u64 {
+        let last = self.summary.last.map_or(0, |tip| tip.seq);
+        let holder = self
+            .summary
+            .covered
+            .map_or(0, |vouched| vouched.tip.seq + 1);
+        last.saturating_sub(holder)
+    }
+
+    fn judge(&mut self, bytes: &[u8], record: &Record<'_>) -> Result<(), Fault> {
+        let (found, prev) = (record.tip.seq, record.prev);
+        if !is_whole(bytes, prev, record.tip.hash) {
             return Err(Fault::Edited);
         }
         // Without a record before it, it says itself what it is chained to; the first of all is chained to nothing.
-        let before = match self.tip {
+        let before = match self.summary.last {
             Some(tip) => tip,
-            None if line.tip.seq == 1 => Tip::GENESIS,
+            None if found <= 1 => Tip::GENESIS,
             None => Tip {
-                seq: line.tip.seq.saturating_sub(1),
+                seq: found - 1,
                 hash: prev,
             },
         };
+        if self.before_first.is_none() {
+            self.before_first = Some(before);
+            self.links.begin(before);
+        }
         let expected = before.seq.saturating_add(1);
-        let found = line.tip.seq;
         if found > expected {
             return Err(Fault::Missing(expected, found - 1));
         }
@@ -255,28 +270,73 @@ impl<'k> Chain<'k> {
         if prev != before.hash {
             return Err(Fault::Unchained);
         }
-        if line.event == "checkpoint" {
-            self.checkpoint(before, raw)?;
+        let gone = self.before_first.map(|before| before.seq);
+        if record.event == "ended" && record.number("last") == gone {
+            self.ended.get_or_insert(found);
         }
+        let signed = record.event == "checkpoint" && self.checkpoint(before, record)?;
+        self.tail = match self.tail {
+            _ if signed => None,
+            None => Some((record.second, record.second)),
+            Some((first, _)) => Some((first, record.second)),
+        };
         Ok(())
     }
 
-    fn checkpoint(&mut self, of: Tip, raw: &Raw) -> Result<(), Fault> {
-        let Some((checkpoint, signature)) = raw.checkpoint(of)? else {
-            self.summary.unsigned.get_or_insert(raw.seq);
-            return Ok(());
-        };
-        if let Some(key) = self.key {
-            let message = checkpoint_message(of, checkpoint.at, checkpoint.signatures);
-            if key.verify(&message, &signature) != Fit::Fits {
+    /// Whether it is signed.
+    fn checkpoint(&mut self, of: Tip, record: &Record<'_>) -> Result<bool, Fault> {
+        if (record.number("of"), record.digest("head")) != (Some(of.seq), Some(of.hash)) {
+            return Err(Fault::Misplaced);
+        }
+        if record.member("signature").is_none() {
+            self.summary.unsigned.get_or_insert(record.tip.seq);
+            let why = record.text("unsigned").unwrap_or_default();
+            return match self.keys {
+                Some(_) if why.contains(NOT_LATER) => Err(Fault::CutBack),
+                _ => Ok(false),
+            };
+        }
+        let (vouched, signature) = vouched(of, record).ok_or(Fault::Forged)?;
+        if let Some(keys) = self.keys {
+            let id = record.text("key_id").unwrap_or_default();
+            let place = keys.iter().position(|key| key.id() == id);
+            let key = place.and_then(|place| keys.get(place));
+            if !key.ok_or(Fault::OtherKey)?.fits(&vouched, &signature) {
                 return Err(Fault::Forged);
             }
+            if self.current != place {
+                // A key that was stolen is replaced: it vouches for nothing any more.
+                if place.is_some_and(|place| self.replaced.contains(&place)) {
+                    return Err(Fault::ReplacedKey);
+                }
+                self.replaced.extend(self.current);
+                self.current = place;
+            }
+            if !self.links.reach(vouched.before) {
+                return Err(Fault::Rewritten(vouched.before.seq));
+            }
         }
+        self.links.signed(of);
         self.summary.signed += 1;
-        self.summary.covered = Some(checkpoint);
+        self.summary.covered = Some(vouched);
         self.summary.unsigned = None;
-        Ok(())
+        Ok(true)
     }
+}
+
+fn vouched(tip: Tip, record: &Record<'_>) -> Option<(Vouched, Vec<u8>)> {
+    let vouched = Vouched {
+        tip,
+        at: record.number("signed_at")?,
+        signatures: record.number("signatures")?,
+        before: Tip {
+            seq: record.number("before")?,
+            hash: record.digest("before_head")?,
+        },
+    };
+    let (a, b) = record.text("signature")?.split_at_checked(64)?;
+    let signature = [Digest::parse(a)?.0, Digest::parse(b)?.0].concat();
+    Some((vouched, signature))
 }
 
 /// Whether a line ends as ours do and is what its hash was made of.
@@ -284,22 +344,7 @@ fn is_whole(line: &[u8], prev: Digest, claimed: Digest) -> bool {
     let Some(body) = line.len().checked_sub(TAIL).and_then(|end| line.get(..end)) else {
         return false;
     };
-    let tail = format!(",\"hash\":\"{claimed}\"}}");
-    if line.get(body.len()..) != Some(tail.as_bytes()) {
-        return false;
-    }
     let mut whole = body.to_vec();
     whole.push(b'}');
     hash(prev, &whole) == claimed
-}
-
-fn hex(text: &str) -> Option<Vec<u8>> {
-    let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if !text.len().is_multiple_of(2) || !text.bytes().all(lower) {
-        return None;
-    }
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
 }

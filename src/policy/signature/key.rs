@@ -187,6 +187,15 @@ impl PublicKey {
         self.algorithm
     }
 
+    /// The bytes of an Ed25519 key.
+    #[must_use]
+    pub fn ed25519(&self) -> Option<[u8; 32]> {
+        match &self.material {
+            Material::Ed25519(key) => Some(key.to_bytes()),
+            Material::Rsa(_) | Material::P256(_) => None,
+        }
+    }
+
     /// Whether `signature` is one over `message`. The length is judged before any arithmetic.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Fit {
         match (&self.material, self.algorithm) {

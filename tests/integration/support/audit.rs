@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
 
 use ed25519_dalek::{Signer, SigningKey};
-use priorgate::audit::{CheckpointSigner, SignedCheckpoint, files_of};
-use priorgate::policy::chain::checkpoint_message;
+use priorgate::audit::{CheckpointSigner, SignedCheckpoint, Unsigned, files_of};
+use priorgate::policy::chain::{CheckpointKey, Tip, Vouched, checkpoint_message};
+use priorgate::policy::keyproto::Refused;
 use serde_json::Value;
 
 /// The records of all files, oldest first.
@@ -31,10 +33,12 @@ pub(crate) fn of(log: &Path, event: &str) -> Vec<Value> {
     all
 }
 
-/// A key pair made by the program.
+/// A key pair made by the program, and what its signer remembers.
+#[derive(Clone)]
 pub(crate) struct Keys {
     pub(crate) public: PathBuf,
     seed: [u8; 32],
+    pub(crate) last: Arc<Mutex<(Tip, u64)>>,
 }
 
 impl Keys {
@@ -52,22 +56,40 @@ impl Keys {
         Self {
             public: dir.join("audit.pub"),
             seed: der[16..].try_into().unwrap(),
+            last: Arc::new(Mutex::new((Tip::GENESIS, 0))),
         }
+    }
+
+    /// As the keyholder signs, which refuses what is not later.
+    pub(crate) fn sign(&self, tip: Tip) -> Result<SignedCheckpoint, Refused> {
+        let mut last = self.last.lock().unwrap();
+        let (before, count) = *last;
+        if tip.seq <= before.seq {
+            return Err(Refused::NotLater);
+        }
+        *last = (tip, count + 1);
+        let vouched = Vouched {
+            tip,
+            at: 1_795_000_000_000 + count,
+            signatures: count + 1,
+            before,
+        };
+        let public = std::fs::read(&self.public).unwrap();
+        let signature = SigningKey::from_bytes(&self.seed).sign(&checkpoint_message(&vouched));
+        Ok(SignedCheckpoint {
+            vouched,
+            signature: signature.to_bytes(),
+            key_id: CheckpointKey::parse(&public).unwrap().id().to_owned(),
+        })
     }
 
     /// Stands in for the keyholder.
     pub(crate) fn signer(&self) -> CheckpointSigner {
-        let key = SigningKey::from_bytes(&self.seed);
-        let mut signatures = 0;
+        let keys = self.clone();
         Box::new(move |tip| {
-            signatures += 1;
-            let at = 1_795_000_000_000 + signatures;
-            let message = checkpoint_message(tip, at, signatures);
-            Ok(SignedCheckpoint {
-                at,
-                signatures,
-                signature: key.sign(&message).to_bytes(),
-                key_id: "0011223344556677".to_owned(),
+            keys.sign(tip).map_err(|refused| match refused {
+                Refused::NotLater => Unsigned::Behind(refused.to_string()),
+                other => Unsigned::Other(other.to_string()),
             })
         })
     }
@@ -102,6 +124,16 @@ pub(crate) fn ours(key: Option<&Path>, files: &[PathBuf], anchors: &[String]) ->
     };
     for anchor in anchors {
         command.args(["--anchor", anchor]);
+    }
+    Said::of(&command.output().unwrap())
+}
+
+/// The same with several keys.
+pub(crate) fn ours_by(keys: &[&Path], files: &[PathBuf]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_priorgate"));
+    command.args(["audit", "verify"]).args(files);
+    for key in keys {
+        command.arg("--public-key").arg(key);
     }
     Said::of(&command.output().unwrap())
 }
