@@ -212,7 +212,7 @@ fn a_line_that_is_being_written_is_no_fault_and_one_that_stays_half_is() {
     let files = [place.file.clone()];
     let verified = || verify::verify(&files, None, &[], &mut |_, _| {}).unwrap();
     assert_eq!(verified().findings.len(), 1);
-    let (file, rest) = (place.file.clone(), whole[half..].to_vec());
+    let (file, rest) = (place.file, whole[half..].to_vec());
     let gate = thread::spawn(move || {
         thread::park_timeout(Duration::from_millis(100));
         let mut file = std::fs::OpenOptions::new().append(true).open(file).unwrap();
