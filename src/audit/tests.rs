@@ -81,20 +81,11 @@ fn request(number: u64) -> Request {
     }
 }
 
-/// A signer that signs at the start, and then says when it is asked and waits until it is told to go on.
+/// A signer that says when it is asked, and waits until it is told to go on.
 fn held() -> (CheckpointSigner, Receiver<Tip>, Sender<()>) {
     let (asks, asked) = channel();
     let (go, waits) = channel::<()>();
-    let mut first = true;
     let signer = Box::new(move |tip| {
-        if std::mem::replace(&mut first, false) {
-            return Ok(SignedCheckpoint {
-                at: 1,
-                signatures: 1,
-                signature: [0; 64],
-                key_id: "0011223344556677".to_owned(),
-            });
-        }
         let _ = asks.send(tip);
         let _ = waits.recv_timeout(Duration::from_secs(20));
         Err(Unsigned::Other("held by a test".to_owned()))
