@@ -94,15 +94,11 @@ fn signed(tip: Tip) -> SignedCheckpoint {
     }
 }
 
-/// A signer that signs at the start, and then says when it is asked and waits until it is told to go on.
+/// A signer that says when it is asked, and waits until it is told to go on.
 fn held() -> (CheckpointSigner, Receiver<Tip>, Sender<()>) {
     let (asks, asked) = channel();
     let (go, waits) = channel::<()>();
-    let mut first = true;
     let signer = Box::new(move |tip| {
-        if std::mem::replace(&mut first, false) {
-            return Ok(signed(tip));
-        }
         let _ = asks.send(tip);
         let _ = waits.recv_timeout(Duration::from_secs(20));
         Err(Unsigned::Other("held by a test".to_owned()))
@@ -240,7 +236,7 @@ fn a_line_that_is_being_written_is_no_fault_and_one_that_stays_half_is() {
     let files = [place.file.clone()];
     let verified = || verify::verify(&files, None, &[], &mut |_, _| {}).unwrap();
     assert_eq!(verified().findings.len(), 1);
-    let (file, rest) = (place.file.clone(), whole[half..].to_vec());
+    let (file, rest) = (place.file, whole[half..].to_vec());
     let gate = thread::spawn(move || {
         thread::park_timeout(Duration::from_millis(100));
         let mut file = std::fs::OpenOptions::new().append(true).open(file).unwrap();

@@ -129,7 +129,8 @@ impl Writer {
             Some(owing) => Some(owing.mark(owing.compared.known)),
             None => log.mark(),
         };
-        let signs = signer.is_some();
+        // Without a journal there is nothing to be in doubt of.
+        let signs = signer.is_some() && owing.is_some();
         Self {
             first: signs,
             unjudged: signs,
