@@ -190,3 +190,23 @@ fn a_file_that_is_no_log_is_not_written_to() {
     };
     assert!(matches!(open(&config), Err(AuditError::Foreign { .. })));
 }
+
+#[test]
+fn refusals_that_cannot_be_written_are_counted_among_what_is_lost() {
+    let buffer = Buffer::new(1);
+    let denied = |uid| Denied {
+        at: "priorbank".into(),
+        callback: false,
+        listener: "unix:/run/x.sock".to_owned(),
+        uid: Some(uid),
+        code: "caller_denied",
+    };
+    for uid in [1, 2, 2] {
+        buffer.denied(denied(uid));
+    }
+    // The second finds no place.
+    buffer.request(request(1));
+    buffer.request(request(2));
+    // Two records of refusals, one of a request, and the one that was dropped.
+    assert_eq!(buffer.take(true).records(), 4);
+}
