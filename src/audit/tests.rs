@@ -355,3 +355,22 @@ fn a_log_that_ends_before_what_its_signer_has_signed_is_a_doubt_before_the_first
     assert_eq!(told.len(), 2, "{told:#?}");
     assert!(told.iter().all(|doubt| doubt["behind_signer"] == true));
 }
+
+#[test]
+fn refusals_that_cannot_be_written_are_counted_among_what_is_lost() {
+    let buffer = Buffer::new(1);
+    let rejected = |uid| Rejected {
+        callback: "priorbank".into(),
+        listener: "unix:/run/x.sock".into(),
+        uid: Some(uid),
+        code: "signature_mismatch",
+    };
+    for uid in [1, 2, 2] {
+        buffer.rejected(rejected(uid));
+    }
+    // The second finds no place.
+    buffer.request(request(1));
+    buffer.request(request(2));
+    // Two records of refusals, one of a request, and the one that was dropped.
+    assert_eq!(buffer.take(true).records(), 4);
+}
