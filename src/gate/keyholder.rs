@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use rustls::pki_types::SubjectPublicKeyInfoDer;
-use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 
 use super::material::Keys;
@@ -22,6 +20,7 @@ use crate::audit::{CheckpointSigner, SignedCheckpoint};
 use crate::config::{Config, Transport};
 use crate::net::exchange::chain;
 use crate::tls::keyholder::{AskError, Keyholder};
+use crate::tls::pem;
 
 /// Where the service manager's socket is.
 pub const SOCKET: &str = "PRIORGATE_KEYHOLDER_SOCKET";
@@ -117,14 +116,8 @@ pub(super) fn checkpoint_signer(
 
 /// The first 16 hexadecimal digits of the SHA-256 of the public key's SubjectPublicKeyInfo.
 fn key_id(public_file: &Path) -> io::Result<String> {
-    let named = |what: String| {
-        io::Error::other(format!(
-            "audit.public_key_file: {}: {what}",
-            public_file.display()
-        ))
-    };
-    let spki = SubjectPublicKeyInfoDer::from_pem_file(public_file)
-        .map_err(|error| named(error.to_string()))?;
+    let named = |what: String| io::Error::other(format!("audit.public_key_file: {what}"));
+    let spki = pem::public_key(public_file).map_err(|error| named(error.to_string()))?;
     let hash = Sha256::digest(&spki);
     Ok(hash
         .iter()
