@@ -200,8 +200,10 @@ impl<'e> Record<'e> {
                 )
             };
         }
-        // One record a request whatever the level means elsewhere: what an operator must act on stands out.
+        // One record a request whatever the level means elsewhere: what an operator must act on stands out. But not for
+        // whoever is nobody's caller: it can ask as often as it likes, and has its one line a second (net/denials).
         match fault {
+            _ if is_denied(code) => line!(debug),
             Some(Fault::Bank | Fault::Operator | Fault::Us) => line!(warn),
             Some(Fault::Caller) | None => line!(info),
         }
@@ -221,8 +223,7 @@ impl<'e> Record<'e> {
             return;
         };
         let listener = std::mem::take(&mut self.listener);
-        let unknown = [Code::CallerDenied, Code::TokenRequired];
-        if unknown.iter().any(|denied| denied.row().code == code) {
+        if is_denied(code) {
             // As many as a stranger likes: one record a second.
             audit.denied(Denied {
                 at: Arc::clone(bank),
@@ -252,6 +253,12 @@ impl<'e> Record<'e> {
             ms,
         });
     }
+}
+
+/// Whether nobody knows yet that it is a caller.
+fn is_denied(code: &str) -> bool {
+    let unknown = [Code::CallerDenied, Code::TokenRequired];
+    unknown.iter().any(|denied| denied.row().code == code)
 }
 
 impl Drop for Record<'_> {
