@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::config::callback::{self, Callback, Socket, Target};
-use crate::config::{Bank, Config, KeySource, Listen, TcpAccess, Transport};
+use crate::config::{Bank, Config, KeySource, Listen, Transport};
 
 /// DNS over TCP, for answers that do not fit a datagram.
 const DNS: u16 = 53;
@@ -87,11 +87,9 @@ impl GateNeeds {
                 Listen::Unix { socket, .. } => {
                     self.sockets.insert(directory(&socket.path));
                 }
-                Listen::Tcp {
-                    access: TcpAccess::TokenFiles(files),
-                    ..
-                } => self.read.extend(files.iter().cloned()),
-                Listen::Tcp { .. } => {}
+                Listen::Tcp { access, .. } => {
+                    self.read.extend(access.token_files().iter().cloned());
+                }
             }
         }
         self.connect_tcp.insert(bank.remote.port);

@@ -78,7 +78,7 @@ fn the_doctor_asks_the_gate_the_bank_and_the_kernel() {
 
 #[test]
 fn the_doctor_finds_no_key_in_the_memory_of_the_gate() {
-    if !rustix::process::geteuid().is_root() {
+    if !crate::support::is_root() {
         return;
     }
     let world = World::new();
