@@ -279,6 +279,8 @@ fn decode(label: &str, body: &str) -> Option<PrivateKeyDer<'static>> {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::PublicKeyData;
+
     use super::*;
 
     fn key(text: &str) -> Result<PrivateKeyDer<'static>, PemError> {
@@ -368,7 +370,10 @@ mod tests {
             assert!(matches!(public_key(&path), Err(PemError::KeyBeside { .. })));
         }
         std::fs::write(&path, &public).unwrap();
-        assert_eq!(&*public_key(&path).unwrap(), key.public_key_der());
+        assert_eq!(
+            &*public_key(&path).unwrap(),
+            key.subject_public_key_info().as_slice()
+        );
     }
 
     proptest::proptest! {
