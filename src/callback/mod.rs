@@ -10,6 +10,7 @@ pub mod rejected;
 pub mod worker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -26,7 +27,7 @@ use crate::journal::{Journal, JournalError};
 use crate::net::accept::Accepted as Connection;
 use crate::net::body::{self, BodyError};
 use crate::net::clock::unix_millis;
-use crate::net::denials::Denials;
+use crate::net::denials::{self, Denials};
 use crate::net::guard::{self, Handle};
 use crate::net::ids::RequestIds;
 use crate::net::peer::Peer;
@@ -115,6 +116,13 @@ impl Generation {
     }
 }
 
+/// Why whoever is at the other end is none of the callers, if it is none.
+fn denied(callers: &[u32], peer: &Peer) -> Option<Cause> {
+    let proved = peer.prove().ok();
+    let allowed = caller::judge_uid(callers, proved) == Admission::Allow;
+    (!allowed).then(|| proved.map_or(Cause::Unproven, |_| Cause::NotListed))
+}
+
 impl Callback {
     /// Serves one accepted connection of the listener `index` to its end.
     pub async fn connection(
@@ -122,7 +130,7 @@ impl Callback {
         accepted: Connection,
         listener: Arc<str>,
         index: usize,
-        _place: OwnedSemaphorePermit,
+        place: OwnedSemaphorePermit,
     ) {
         let generation = Arc::clone(&self.current.borrow());
         let (timeouts, limits) = (&generation.timeouts, &generation.limits);
@@ -130,18 +138,31 @@ impl Callback {
             max_bytes: limits.head,
             max_headers: limits.headers,
         };
+        let peer = Peer::of(&accepted, self.diag.as_ref());
+        // Now, while the caller is most likely to be there: what it is told stands for the whole connection.
+        let cause = generation
+            .callers_of(index)
+            .and_then(|callers| denied(callers, &peer));
+        let (place, longest) = match cause {
+            None => (Some(place), Duration::MAX),
+            Some(_) => {
+                drop(place);
+                (self.denials.place(), denials::IDLE)
+            }
+        };
+        let Some(_place) = place else {
+            if let Some(cause) = cause {
+                self.denials.note(&listener, peer.known_uid(), cause);
+            }
+            return;
+        };
         let settings = serve::settings(
             rules,
-            timeouts.head,
-            timeouts.idle,
+            timeouts.head.min(longest),
+            timeouts.idle.min(longest),
             timeouts.total,
             limits.linger,
         );
-        let peer = Peer::of(&accepted, self.diag.as_ref());
-        if generation.callers_of(index).is_some() {
-            // Now, while the caller is most likely to be there: what it is told stands for the whole connection.
-            let _ = peer.prove();
-        }
         drop(generation);
         let caller = Arc::new(Caller {
             listener,
@@ -230,13 +251,11 @@ impl Callback {
         refused_head: Option<guard::Refusal>,
         record: &mut Record<'_>,
     ) -> Result<(), Refusal> {
-        if let Some(callers) = generation.callers_of(caller.index) {
-            let proved = caller.peer.prove().ok();
-            if caller::judge_uid(callers, proved) != Admission::Allow {
-                let cause = proved.map_or(Cause::Unproven, |_| Cause::NotListed);
-                self.denials.note(&caller.listener, proved, cause);
-                return Err(Problem::new(Code::CallerDenied, "this listener has callers").into());
-            }
+        let callers = generation.callers_of(caller.index);
+        if let Some(cause) = callers.and_then(|callers| denied(callers, &caller.peer)) {
+            let uid = caller.peer.known_uid();
+            self.denials.note(&caller.listener, uid, cause);
+            return Err(Problem::new(Code::CallerDenied, "this listener has callers").into());
         }
         if let Some(refusal) = refused_head {
             return Err(head_problem(&refusal).into());

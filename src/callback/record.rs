@@ -170,6 +170,8 @@ impl<'c> Record<'c> {
         // Anybody on the network can be refused; what fits no key may be a rotation that we were not told of.
         match code {
             "mismatch" | "no-key-in-window" | "journal_unavailable" => line!(warn),
+            // As often as it likes, and told once a second (net/denials).
+            "caller_denied" => line!(debug),
             _ => line!(info),
         }
     }

@@ -21,6 +21,11 @@ pub struct Callers {
 }
 
 impl Callers {
+    /// Whether this is one of the callers, as far as a uid tells. Asks the kernel, where anybody wants to know.
+    pub(super) fn knows(&self, access: &Access, peer: &Peer) -> bool {
+        access.uids().is_none() || access.judge_uid(peer.prove().ok()) == Verdict::Allow
+    }
+
     /// The connection's part: whose is it?
     pub(super) fn admit_uid(
         &self,

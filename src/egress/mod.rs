@@ -7,6 +7,7 @@ mod guarded;
 pub mod record;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::CONTENT_ENCODING;
 use http::{HeaderName, HeaderValue, Request};
@@ -22,7 +23,7 @@ use crate::metrics::{Meter, Requests};
 use crate::net::accept::Accepted;
 use crate::net::body::{self, BodyError};
 use crate::net::clock::unix_millis;
-use crate::net::denials::Denials;
+use crate::net::denials::{self, Denials};
 use crate::net::guard::{self, Handle};
 use crate::net::ids::RequestIds;
 use crate::net::peer::Peer;
@@ -191,7 +192,7 @@ impl Egress {
         accepted: Accepted,
         listener: Arc<str>,
         index: usize,
-        _place: OwnedSemaphorePermit,
+        place: OwnedSemaphorePermit,
     ) {
         let generation = self.generation();
         let (timeouts, limits) = (&generation.timeouts, &generation.limits);
@@ -199,23 +200,30 @@ impl Egress {
             max_bytes: limits.head,
             max_headers: limits.headers,
         };
+        let peer = Peer::of(&accepted, self.callers.diag.as_ref());
+        // Now, while the caller is most likely to be there: what it is told stands for the whole connection.
+        let access = generation.access.get(index);
+        let allowed = access.is_none_or(|access| self.callers.knows(access, &peer));
+        let (place, longest) = if allowed {
+            (Some(place), Duration::MAX)
+        } else {
+            drop(place);
+            (self.callers.denials.place(), denials::IDLE)
+        };
+        let Some(_place) = place else {
+            if let Some(access) = access {
+                // Counted, as every denial is.
+                let _ = self.callers.admit_uid(access, &listener, &peer);
+            }
+            return;
+        };
         let settings = serve::settings(
             rules,
-            timeouts.head,
-            timeouts.idle,
+            timeouts.head.min(longest),
+            timeouts.idle.min(longest),
             timeouts.total,
             limits.linger,
         );
-        let peer = Peer::of(&accepted, self.callers.diag.as_ref());
-        if generation
-            .access
-            .get(index)
-            .and_then(Access::uids)
-            .is_some()
-        {
-            // Now, while the caller is most likely to be there: what it is told stands for the whole connection.
-            let _ = peer.prove();
-        }
         drop(generation);
         let guards = self.journal.is_some();
         let presence = guards.then(|| match &accepted {

@@ -196,8 +196,10 @@ impl<'e> Record<'e> {
                 )
             };
         }
-        // One record a request whatever the level means elsewhere: what an operator must act on stands out.
+        // One record a request whatever the level means elsewhere: what an operator must act on stands out. But not for
+        // whoever is nobody's caller: it can ask as often as it likes, and has its one line a second (net/denials).
         match fault {
+            _ if is_denied(code) => line!(debug),
             Some(Fault::Bank | Fault::Operator | Fault::Us) => line!(warn),
             Some(Fault::Caller) | None => line!(info),
         }
@@ -217,8 +219,7 @@ impl<'e> Record<'e> {
             return;
         };
         // Whoever was denied is counted by the second: as many as a stranger likes are one record (`net::denials`).
-        let denied = [Code::CallerDenied, Code::TokenRequired];
-        if denied.iter().any(|denied| denied.row().code == code) {
+        if is_denied(code) {
             return;
         }
         audit.request(Request {
@@ -240,6 +241,12 @@ impl<'e> Record<'e> {
             ms,
         });
     }
+}
+
+/// Whether nobody knows yet that it is a caller.
+fn is_denied(code: &str) -> bool {
+    let unknown = [Code::CallerDenied, Code::TokenRequired];
+    unknown.iter().any(|denied| denied.row().code == code)
 }
 
 impl Drop for Record<'_> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, watch};
+use zeroize::Zeroizing;
 
 use super::listening::Listening;
 use super::{denied, status};
@@ -168,8 +169,10 @@ pub fn distinct<'c>(
     Ok(())
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+/// Into a buffer that is wiped and does not grow: it may turn out to be a private key.
+fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    // `read_to_end` asks for a little more than there may be.
+    let mut bytes = Zeroizing::new(Vec::with_capacity((64 << 10) + 64));
     File::open(path)?
         .take(KEY_FILE_MAX)
         .read_to_end(&mut bytes)?;

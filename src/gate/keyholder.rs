@@ -20,6 +20,7 @@ use crate::net::exchange::chain;
 use crate::policy::chain::CheckpointKey;
 use crate::policy::keyproto::Refused;
 use crate::tls::keyholder::{AskError, Keyholder};
+use crate::tls::pem;
 
 /// Where the service manager's socket is.
 pub const SOCKET: &str = "PRIORGATE_KEYHOLDER_SOCKET";
@@ -130,7 +131,7 @@ fn public_key(path: &Path) -> io::Result<CheckpointKey> {
         let place = path.display();
         io::Error::other(format!("audit.public_key_file: {place}: {what}"))
     };
-    let bytes = std::fs::read(path).map_err(|error| named(error.to_string()))?;
+    let bytes = pem::read_public(path).map_err(|error| named(error.to_string()))?;
     CheckpointKey::parse(&bytes).map_err(|error| named(error.to_string()))
 }
 

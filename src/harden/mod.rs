@@ -14,6 +14,7 @@ pub mod report;
 pub mod rules;
 mod seccomp;
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -23,9 +24,6 @@ use landlock::{InForce, Whom};
 use needs::{GateNeeds, RESOLVER_FILES};
 use report::{Own, Report};
 use seccomp::SeccompError;
-
-/// Set by a service manager that starts us again.
-const MANAGERS: [&str; 2] = ["NOTIFY_SOCKET", "INVOCATION_ID"];
 
 /// Why a process does not start.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +59,59 @@ pub struct Confined {
     /// A monitor has no rules of files: its signers open the keys.
     files_wanted: bool,
     needs: Option<GateNeeds>,
+    granted: Granted,
     resolver: Vec<(PathBuf, Option<Inode>)>,
 }
 
 type Inode = (u64, u64);
+
+/// The directories that rules were made for, and which ones these were: a rule follows the directory, not its name.
+#[derive(Debug, Default)]
+struct Granted {
+    read: Vec<(PathBuf, Option<Inode>)>,
+    write: Vec<(PathBuf, Option<Inode>)>,
+    sockets: Vec<(PathBuf, Option<Inode>)>,
+}
+
+impl Granted {
+    fn of(needs: &GateNeeds) -> Self {
+        let told = |paths: BTreeSet<PathBuf>| {
+            let found = paths.into_iter().map(|path| {
+                let inode = inode(&path);
+                (path, inode)
+            });
+            found.collect()
+        };
+        let resolved = |paths: &BTreeSet<PathBuf>| {
+            let real = paths
+                .iter()
+                .map(|path| rules::real(path).unwrap_or_else(|| path.clone()));
+            told(real.collect())
+        };
+        Self {
+            read: told(needs.readable(rules::real)),
+            write: resolved(&needs.write),
+            sockets: resolved(&needs.sockets),
+        }
+    }
+
+    /// The first directory of `needed` that lies beneath none that is still the one which it was.
+    fn lacks(&self, needed: &Self) -> Option<PathBuf> {
+        let kinds = [
+            (&self.read, &needed.read),
+            (&self.write, &needed.write),
+            (&self.sockets, &needed.sockets),
+        ];
+        kinds.into_iter().find_map(|(granted, needed)| {
+            let open = |path: &PathBuf| {
+                let mut above = granted.iter().filter(|(root, _)| path.starts_with(root));
+                above.any(|(root, before)| inode(root) == *before)
+            };
+            let closed = needed.iter().find(|(path, _)| !open(path));
+            closed.map(|(path, _)| path.clone())
+        })
+    }
+}
 
 /// Refuses an environment in which a TLS library would write session keys down. At any level.
 ///
@@ -102,10 +149,12 @@ pub fn confine_gate(needs: GateNeeds, level: Hardening) -> Result<Confined, Hard
     } else {
         Vec::new()
     };
+    let granted = Granted::of(&needs);
     let confined = confine(level, Whom::Gate(&needs), abstract_sockets, seccomp::gate)?;
     confined.required(confined.missing())?;
     Ok(Confined {
         needs: confined.landlock.files.then_some(needs),
+        granted,
         resolver: if confined.landlock.files {
             resolver
         } else {
@@ -185,6 +234,7 @@ impl Confined {
             failed,
             files_wanted: true,
             needs: None,
+            granted: Granted::default(),
             resolver: Vec::new(),
         }
     }
@@ -257,6 +307,12 @@ impl Confined {
     #[must_use]
     pub fn beyond(&self, needs: &GateNeeds) -> Option<String> {
         let granted = self.needs.as_ref()?;
+        if let Some(path) = self.granted.lacks(&Granted::of(needs)) {
+            return Some(format!(
+                "the directory {} is needed, and not open to this process: it is new, or another one than at the start",
+                path.display()
+            ));
+        }
         let mut needs = needs.clone();
         // What this kernel has no rules for was not taken away.
         needs.connect_unix.clear();
@@ -278,7 +334,11 @@ impl Confined {
     /// Whether somebody starts this process again when it ends.
     #[must_use]
     pub fn is_managed() -> bool {
-        MANAGERS.iter().any(|name| std::env::var_os(name).is_some())
+        // Every descendant of a unit has its INVOCATION_ID. This one names the process that the manager started.
+        let started = std::env::var("SYSTEMD_EXEC_PID").ok();
+        let own = std::process::id();
+        std::env::var_os("NOTIFY_SOCKET").is_some()
+            || started.and_then(|pid| pid.parse().ok()) == Some(own)
     }
 }
 

@@ -59,7 +59,7 @@ fn two_hats(config: &Config) -> Vec<Mistake> {
     for (index, bank) in config.banks.iter().enumerate() {
         let callers = bank.listen.iter().flat_map(|listen| match listen {
             Listen::Unix { callers, .. } => callers.as_slice(),
-            Listen::Tcp { .. } => &[],
+            Listen::Tcp { access, .. } => access.callers().unwrap_or_default(),
         });
         let both: BTreeSet<u32> = callers
             .filter(|uid| admin.operators.contains(uid))
@@ -109,7 +109,8 @@ mod tests {
     fn mistakes(dir: &Path, key: &str, hardening: &str, operator: u32) -> Vec<String> {
         let text = format!(
             "banks: [{{name: b, url: \"https://bank.test\", trust: {{ca_file: ca}}, identity: {{cert_file: c, key_file: \
-             {key}}}, listen: [{{unix: s, callers: [33]}}], routes: [{{name: r, method: GET, path: /}}]}}]\nadmin: {{unix: \
+             {key}}}, listen: [{{unix: s, callers: [33]}}, {{tcp: \"127.0.0.1:1\", callers: [34]}}, \
+             {{tcp: \"127.0.0.1:2\", callers: [35], token_files: [t]}}], routes: [{{name: r, method: GET, path: /}}]}}]\nadmin: {{unix: \
              a, operators: [{operator}]}}\nhardening: {hardening}\n"
         );
         let config = parse(&dir.join("config.yaml"), &text).unwrap();
@@ -143,8 +144,13 @@ mod tests {
     #[test]
     fn a_caller_is_no_operator_under_required() {
         let dir = tempfile::tempdir().unwrap();
-        let at = |hardening: &str| mistakes(dir.path(), "/elsewhere/k", hardening, 33);
-        assert_eq!(at("required"), ["banks[0].listen"]);
-        assert_eq!(at("best-effort"), [""; 0]);
+        let at =
+            |hardening: &str, operator| mistakes(dir.path(), "/elsewhere/k", hardening, operator);
+        // On the Unix socket, on TCP, and on TCP with a token besides.
+        for operator in [33, 34, 35] {
+            assert_eq!(at("required", operator), ["banks[0].listen"], "{operator}");
+            assert_eq!(at("best-effort", operator), [""; 0]);
+        }
+        assert_eq!(at("required", 36), [""; 0]);
     }
 }

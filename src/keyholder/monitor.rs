@@ -58,6 +58,8 @@ struct Monitor {
     served: bool,
     /// Of the reloads that a gate asks for.
     reloads: Bucket,
+    /// Whether one of them is what `retry` is for.
+    asked: bool,
     started: Instant,
 }
 
@@ -93,6 +95,7 @@ pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
         retry: None,
         served: false,
         reloads: Bucket::new(RELOADS),
+        asked: false,
         started: Instant::now(),
     };
     // Of the configuration this one word; a file that is wrong is the signer's to tell.
@@ -119,7 +122,11 @@ impl Monitor {
         loop {
             if self.retry.is_some_and(|at| at <= Instant::now()) {
                 self.retry = None;
-                self.start()?;
+                if std::mem::take(&mut self.asked) {
+                    self.reload()?;
+                } else {
+                    self.start()?;
+                }
             }
             let [told, gate, current, candidate] = self.wait(hangup)?;
             if gate {
@@ -213,6 +220,7 @@ impl Monitor {
                 // Instead of the candidate that may have read too early.
                 self.candidate = None;
                 self.retry = Some(Instant::now() + pause);
+                self.asked = true;
                 Ok(())
             }
         }
@@ -297,6 +305,7 @@ impl Monitor {
         if self.candidate.is_none() {
             let doubled = self.deaths.checked_sub(2).map(|times| PAUSE * (1 << times));
             self.retry = Some(Instant::now() + doubled.unwrap_or_default());
+            self.asked = false;
         }
         Ok(())
     }
@@ -318,6 +327,7 @@ impl Monitor {
         }
         self.current = Some(candidate);
         self.retry = None;
+        self.asked = false;
         self.served = true;
         // What the last one had read and not answered is lost.
         if !whole && self.form == Form::Connected {

@@ -5,9 +5,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,6 +17,7 @@ use rustix::net::{
 };
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
 
 use super::complaints::Complaints;
 use super::line::Lines;
@@ -80,8 +80,9 @@ struct Door {
     number: u64,
     /// Who waits for a candidate: connection and id.
     reloads: Vec<(u64, u64)>,
-    /// Whether somebody has told us to end, where that is anybody's to tell.
-    ended: Arc<AtomicBool>,
+    /// Readable once somebody has told us to end.
+    ended: UnixStream,
+    told: bool,
 }
 
 pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
@@ -114,15 +115,12 @@ pub(super) fn run(config: &Path) -> Result<(), KeyholderError> {
 
 /// Everything that needs a file, and then the confinement.
 fn prepare(config: &Path) -> Result<(Signer, Door), KeyholderError> {
-    let told = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(SIGTERM, Arc::clone(&told))?;
-    signal_hook::flag::register(SIGINT, Arc::clone(&told))?;
+    let (ended, told) = UnixStream::pair()?;
+    pipe::register(SIGTERM, told.try_clone()?)?;
+    pipe::register(SIGINT, told)?;
     let door = match Form::of_stdin()? {
-        // The count is written down first. A signal that comes between a look and the wait is made good by the monitor's
-        // end, which ends the wait.
-        Form::Listening => Door::listening(gate_uid()?, told),
-        // The service manager ends the whole group at once, but the gate drains, and needs us for that.
-        Form::Connected => Door::connected()?,
+        Form::Listening => Door::listening(gate_uid()?, ended),
+        Form::Connected => Door::connected(ended)?,
     };
     let lines = Lines::stderr()?;
     let config = Config::load(config)?;
@@ -222,7 +220,7 @@ impl Signer {
         let mut buffer = vec![0; PACKET_MAX + 1];
         loop {
             let (told, called, ready) = door.wait(control, self.complaints.pause())?;
-            if door.ended.load(Ordering::Relaxed) {
+            if door.told {
                 return Ok(());
             }
             let now = self.started.elapsed();
@@ -462,17 +460,18 @@ fn follows(last: &Last, next: &Vouched) -> Result<(), Refused> {
 }
 
 impl Door {
-    fn listening(allowed: u32, ended: Arc<AtomicBool>) -> Self {
+    fn listening(allowed: u32, ended: UnixStream) -> Self {
         Self {
             allowed: Some(allowed),
             connections: Vec::new(),
             number: 0,
             reloads: Vec::new(),
             ended,
+            told: false,
         }
     }
 
-    fn connected() -> Result<Self, Errno> {
+    fn connected(ended: UnixStream) -> Result<Self, Errno> {
         let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
         let pid = socket_peercred(&socket)?.pid.as_raw_nonzero().get();
         Ok(Self {
@@ -484,14 +483,15 @@ impl Door {
             }],
             number: 0,
             reloads: Vec::new(),
-            ended: Arc::default(),
+            ended,
+            told: false,
         })
     }
 
     /// Waits for the monitor, for somebody new, for packets: whether there is the first and the second, and which
     /// connections have the third.
     fn wait(
-        &self,
+        &mut self,
         control: BorrowedFd<'_>,
         longest: Option<Duration>,
     ) -> Result<(bool, bool, Vec<usize>), Errno> {
@@ -502,9 +502,17 @@ impl Door {
         } else {
             PollFlags::empty()
         };
+        // The service manager ends the whole group at once, but a gate that started us drains, and needs us for that: it
+        // tells us by its own end.
+        let asked = if self.allowed.is_some() {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
         let mut fds = vec![
             PollFd::from_borrowed_fd(control, PollFlags::IN),
             PollFd::new(&stdin, listens),
+            PollFd::new(&self.ended, asked),
         ];
         let sockets = self.connections.iter().map(|each| &each.socket);
         fds.extend(sockets.map(|socket| PollFd::new(socket, PollFlags::IN)));
@@ -512,6 +520,7 @@ impl Door {
         let mut happened = fds.iter().map(|fd| !fd.revents().is_empty());
         let told = happened.next() == Some(true);
         let called = happened.next() == Some(true);
+        self.told = happened.next() == Some(true);
         let ready = happened.enumerate().filter(|(_, happened)| *happened);
         Ok((
             told,

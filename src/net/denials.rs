@@ -6,11 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::clock::unix_millis;
 use crate::policy::denial::{Cause, Denial, Table};
 
 /// A second's rows are told at its end at the latest.
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Connections of denied callers that are kept for their answer: a program that is not listed yet has a handful.
+const PLACES: usize = 32;
+/// How long one of those may say nothing. Who was refused has nothing to wait for; who asks again connects again.
+pub const IDLE: Duration = Duration::from_secs(2);
 
 /// Who else is told: the owner's name, and the row. Called on the thread that serves: it must not wait.
 pub type Sink = Arc<dyn Fn(&str, &Denial) + Send + Sync>;
@@ -22,6 +29,7 @@ pub struct Denials {
     total: AtomicU64,
     state: Mutex<State>,
     sink: Option<Sink>,
+    places: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +49,15 @@ impl Denials {
             total: AtomicU64::new(0),
             state: Mutex::default(),
             sink,
+            places: Arc::new(Semaphore::new(PLACES)),
         }
+    }
+
+    /// A place for a denied caller's connection, so that it gets its answer: not one of those that callers share, which
+    /// anybody could take up by connecting. `None` when there are enough of them: hang up.
+    #[must_use]
+    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
     /// Notes one. Must run on the runtime, which tells the second's rows when it is over.

@@ -11,11 +11,14 @@ use base64ct::{Base64, Encoding};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+    SubjectPublicKeyInfoDer,
 };
 use zeroize::{Zeroize, Zeroizing};
 
 /// An RSA-8192 key is under 8 KiB of PEM; a chain of certificates rarely above 16.
 const FILE_MAX: usize = 64 << 10;
+/// How the label of every kind of private key ends, an encrypted one's as well.
+const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
 
 /// What is wrong with a PEM file. Never a byte of it.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,17 @@ pub enum PemError {
         path.display()
     )]
     Encrypted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A private key in a file that the process without keys reads.
+    #[error(
+        "{0}: holds a private key, and this file is read by the process that must never have one; write the certificates \
+         alone: openssl x509 -in {0} -out NEW.crt (the key into the file of key_file), and take a new key if others \
+         could read this one",
+        path.display()
+    )]
+    KeyBeside {
         /// The file.
         path: PathBuf,
     },
@@ -109,7 +123,7 @@ impl PemError {
 /// # Errors
 /// [`PemError`].
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
-    let bytes = read(path)?;
+    let bytes = read_public(path)?;
     let path = || path.to_owned();
     if bytes.first() == Some(&0x30) {
         return Err(PemError::CertificateDer { path: path() });
@@ -124,6 +138,36 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemErro
     } else {
         Ok(found)
     }
+}
+
+/// Reads the first public key of a PEM file.
+///
+/// # Errors
+/// [`PemError`].
+pub fn public_key(path: &Path) -> Result<SubjectPublicKeyInfoDer<'static>, PemError> {
+    let bytes = read_public(path)?;
+    SubjectPublicKeyInfoDer::from_pem_slice(&bytes).map_err(|_| PemError::Damaged {
+        path: path.to_owned(),
+        what: "no BEGIN PUBLIC KEY section",
+    })
+}
+
+/// Reads a file for a process that has no keys. One with a key in it goes no further than this buffer: the library, which
+/// decodes whatever section it finds, never sees it.
+///
+/// # Errors
+/// [`PemError`].
+pub fn read_public(path: &Path) -> Result<Zeroizing<Vec<u8>>, PemError> {
+    let bytes = read(path)?;
+    if bytes
+        .windows(PRIVATE_KEY.len())
+        .any(|part| part == PRIVATE_KEY)
+    {
+        return Err(PemError::KeyBeside {
+            path: path.to_owned(),
+        });
+    }
+    Ok(bytes)
 }
 
 /// Reads the one private key of a PEM file: PKCS#8, PKCS#1 or SEC1.
@@ -238,6 +282,8 @@ fn decode(label: &str, body: &str) -> Option<PrivateKeyDer<'static>> {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::PublicKeyData;
+
     use super::*;
 
     fn key(text: &str) -> Result<PrivateKeyDer<'static>, PemError> {
@@ -297,6 +343,40 @@ mod tests {
         std::fs::write(&path, key.serialize_der()).unwrap();
         let told = private_key(&path).unwrap_err().to_string();
         assert!(told.contains("openssl pkey -inform DER"), "{told}");
+    }
+
+    #[test]
+    fn a_key_beside_a_certificate_or_a_public_key_is_refused_whatever_kind_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("both.pem");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::default();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let public = key.public_key_pem();
+        for label in [
+            "PRIVATE KEY",
+            "RSA PRIVATE KEY",
+            "EC PRIVATE KEY",
+            "ENCRYPTED PRIVATE KEY",
+        ] {
+            let private = pem().replace("PRIVATE KEY", label);
+            for text in [
+                format!("{certificate}{private}"),
+                format!("{private}{certificate}"),
+            ] {
+                std::fs::write(&path, text).unwrap();
+                let error = certificates(&path).unwrap_err();
+                assert!(matches!(error, PemError::KeyBeside { .. }), "{error}");
+                assert!(error.to_string().contains("openssl x509 -in"), "{error}");
+            }
+            std::fs::write(&path, format!("{public}{private}")).unwrap();
+            assert!(matches!(public_key(&path), Err(PemError::KeyBeside { .. })));
+        }
+        std::fs::write(&path, &public).unwrap();
+        assert_eq!(
+            &*public_key(&path).unwrap(),
+            key.subject_public_key_info().as_slice()
+        );
     }
 
     proptest::proptest! {

@@ -17,30 +17,17 @@ use crate::support::client::{Answer, Caller, Target, post};
 use crate::support::gate::Gate;
 use crate::support::pki::replace;
 use crate::support::world::World;
-use crate::support::{PATIENCE, eventually, until};
+use crate::support::{PATIENCE, eventually, is_root, until};
 
 /// Two users that need no entry anywhere, and nobody, who has one.
-const LISTED: u32 = 64_001;
+pub(crate) const LISTED: u32 = 64_001;
 const OTHER: u32 = 64_002;
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 const PATH: &str = "/installment/create";
 
-/// Whether the tests can run. In CI they must.
-fn can_be_others() -> bool {
-    let root = rustix::process::getuid().is_root();
-    assert!(
-        root || std::env::var_os("CI").is_none(),
-        "CI must be able to change users"
-    );
-    if !root {
-        println!("skipped: only root can become another user");
-    }
-    root
-}
-
 /// Runs as another user, in a thread of its own: the kernel keeps users by thread.
-fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let uid = Uid::from_raw(uid);
@@ -52,7 +39,7 @@ fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
 }
 
 /// A gate whose three listeners have the same callers.
-fn gate(world: &World, bank: &Bank, callers: &str) -> Gate {
+pub(crate) fn gate(world: &World, bank: &Bank, callers: &str) -> Gate {
     let gate = world
         .setup(bank.port())
         .listen(&[
@@ -74,22 +61,22 @@ fn tcp(gate: &Gate) -> Vec<SocketAddr> {
     tcp.map(|addr| addr.parse().unwrap()).collect()
 }
 
-fn targets(gate: &Gate) -> Vec<Target> {
+pub(crate) fn targets(gate: &Gate) -> Vec<Target> {
     let mut found = vec![gate.unix()];
     found.extend(tcp(gate).into_iter().map(Target::Tcp));
     assert_eq!(found.len(), 3);
     found
 }
 
-fn create(target: &Target) -> Answer {
+pub(crate) fn create(target: &Target) -> Answer {
     target.post(PATH, "", b"{}")
 }
 
-fn allowed(answer: &Answer) {
+pub(crate) fn allowed(answer: &Answer) {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
-fn denied(answer: &Answer) {
+pub(crate) fn denied(answer: &Answer) {
     let seen = (answer.status, answer.code(), answer.outcome().to_owned());
     assert_eq!(
         seen,
@@ -97,13 +84,13 @@ fn denied(answer: &Answer) {
     );
 }
 
-fn denials(gate: &Gate) -> Value {
+pub(crate) fn denials(gate: &Gate) -> Value {
     gate.status()["banks"][0]["denied"].clone()
 }
 
 #[test]
 fn the_listed_uid_may_call_and_every_other_may_not() {
-    if !can_be_others() {
+    if !is_root() {
         return;
     }
     let world = World::new();
@@ -136,7 +123,7 @@ fn the_listed_uid_may_call_and_every_other_may_not() {
 
 #[test]
 fn root_and_nobody_may_call_where_they_are_listed_by_name() {
-    if !can_be_others() {
+    if !is_root() {
         return;
     }
     let world = World::new();
@@ -152,7 +139,7 @@ fn root_and_nobody_may_call_where_they_are_listed_by_name() {
 
 #[test]
 fn where_both_are_asked_both_must_hold() {
-    if !can_be_others() {
+    if !is_root() {
         return;
     }
     let world = World::new();
@@ -194,7 +181,7 @@ fn behind_its_back<T>(gate: &Gate, work: impl FnOnce() -> T) -> T {
 
 #[test]
 fn a_socket_that_was_closed_or_half_closed_before_the_check_is_denied() {
-    if !can_be_others() {
+    if !is_root() {
         return;
     }
     let world = World::new();
@@ -258,7 +245,7 @@ fn asked_over(stream: TcpStream) -> Answer {
 
 #[test]
 fn a_port_in_time_wait_that_another_user_takes_is_that_users() {
-    if !can_be_others() {
+    if !is_root() {
         return;
     }
     let world = World::new();
@@ -290,7 +277,7 @@ fn a_port_in_time_wait_that_another_user_takes_is_that_users() {
 
 #[test]
 fn a_connection_that_is_handed_on_stays_its_creators() {
-    if !can_be_others() {
+    if !is_root() {
         return;
     }
     let world = World::new();
@@ -324,7 +311,7 @@ fn a_connection_that_is_handed_on_stays_its_creators() {
 
 #[test]
 fn an_ipv6_socket_may_call_an_ipv4_listener() {
-    if !can_be_others() {
+    if !is_root() {
         return;
     }
     let world = World::new();
@@ -338,13 +325,8 @@ fn an_ipv6_socket_may_call_an_ipv4_listener() {
     denied(&asked(OTHER));
 }
 
-#[test]
-fn callback_listeners_ask_as_well_where_they_have_callers() {
-    if !can_be_others() {
-        return;
-    }
-    let world = World::new();
-    let bank = world.good_bank();
+/// A gate whose two callback listeners have callers.
+pub(crate) fn callback_gate(world: &World, bank: &Bank) -> Gate {
     let setup = world.setup(bank.port()).guarded().top(&format!(
         "callbacks:\n  - name: bank\n    listen: [{{tcp: \"127.0.0.1:0\", callers: [{LISTED}]}}, {{unix: callback.sock, mode: \"0666\", callers: [{LISTED}]}}]\n    path: /cb\n    signature: {{header: X-Signature, keys: [{{id: k, algorithm: rsa-pkcs1-sha256, file: bank-callback.pem}}]}}\n    deliver: {{url: \"http://127.0.0.1:1/\", secret_files: [deliver.secret]}}"
     ));
@@ -358,6 +340,17 @@ fn callback_listeners_ask_as_well_where_they_have_callers() {
     let gate = setup.start();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(gate.path(), mode).unwrap();
+    gate
+}
+
+#[test]
+fn callback_listeners_ask_as_well_where_they_have_callers() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let bank = world.good_bank();
+    let gate = callback_gate(&world, &bank);
     let status = gate.status();
     let addr = status["callbacks"][0]["listen"][0]["tcp"].as_str().unwrap();
     let targets = [
@@ -386,7 +379,7 @@ fn callback_listeners_ask_as_well_where_they_have_callers() {
 
 #[test]
 fn callers_on_tcp_that_come_with_a_reload_want_a_restart_the_first_time_only() {
-    if !can_be_others() {
+    if !is_root() {
         return;
     }
     let world = World::new();
@@ -419,7 +412,7 @@ fn callers_on_tcp_that_come_with_a_reload_want_a_restart_the_first_time_only() {
 
 #[test]
 fn where_the_kernel_cannot_say_who_calls_the_gate_does_not_start() {
-    if !can_be_others() {
+    if !is_root() {
         return;
     }
     let world = World::new();

@@ -52,6 +52,31 @@ fn assert_problem(setup: &Setup, words: &str) {
 }
 
 #[test]
+fn a_key_in_a_file_that_the_gate_reads_is_a_problem_with_the_command_for_it() {
+    for name in ["client.crt", "bank-ca.pem"] {
+        let (_world, setup) = good();
+        let file = setup.path().join(name);
+        let both = [file.clone(), setup.path().join("client.key")];
+        let both: String = both
+            .iter()
+            .map(|file| fs::read_to_string(file).unwrap())
+            .collect();
+        replace(&file, &both);
+        assert_problem(&setup, "holds a private key");
+        assert_problem(&setup, &format!("openssl x509 -in {}", file.display()));
+        // `run` refuses it as well, at every level.
+        let mut command = Command::new(env!("CARGO_BIN_EXE_priorgate"));
+        command.arg("run").arg("--config").arg(setup.config());
+        let output = command.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && told.contains("holds a private key"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn a_good_directory_has_no_problem() {
     let (_world, setup) = good();
     let (code, told) = check(&setup, &[]);

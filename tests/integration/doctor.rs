@@ -149,7 +149,7 @@ fn the_doctor_says_which_unit_loads_a_key_that_is_a_credential() {
 
 #[test]
 fn the_doctor_finds_no_key_in_the_memory_of_the_gate() {
-    if !rustix::process::geteuid().is_root() {
+    if !crate::support::is_root() {
         return;
     }
     let world = World::new();

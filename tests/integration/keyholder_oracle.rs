@@ -12,7 +12,7 @@ use priorgate::policy::signing::{Refusal, SCHEMES};
 use crate::support::gate::Setup;
 use crate::support::keyholder::{Caller, Keyholder, listener};
 use crate::support::pki::Ca;
-use crate::support::{eventually, until};
+use crate::support::{eventually, is_root, until};
 
 const P256: u16 = 0x0403;
 
@@ -327,7 +327,7 @@ fn a_packet_that_is_none_ends_the_connection_and_the_next_one_is_served() {
 
 #[test]
 fn another_user_is_turned_away() {
-    if !rustix::process::geteuid().is_root() {
+    if !is_root() {
         // The kernel then forbids what this scenario would try: there is one user only.
         return;
     }

@@ -54,6 +54,8 @@ mod callbacks;
 #[cfg(test)]
 mod callers;
 #[cfg(test)]
+mod callers_flood;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod config_golden;
@@ -72,6 +74,8 @@ mod documents;
 mod egress_contract;
 #[cfg(test)]
 mod hangup;
+#[cfg(test)]
+mod keyholder_hostile;
 #[cfg(test)]
 mod keyholder_life;
 #[cfg(test)]

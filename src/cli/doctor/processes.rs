@@ -247,6 +247,11 @@ fn memory(config: &Config, gate: u32, findings: &mut Findings) {
             Err(error) => Err(chain(&error)),
         };
         match found {
+            Ok(found) if found.is_empty() => findings.yellow(
+                &subject,
+                "not looked for: nothing of a key of this kind is known by sight",
+                "tell us which tool made it",
+            ),
             Ok(found) if found.iter().all(|it| it.count == 0) => {
                 findings.green(&subject, "none of its private values is there");
             }

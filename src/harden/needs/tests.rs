@@ -75,6 +75,9 @@ fn what_a_reload_needs_beyond_the_start_is_named() {
     assert_eq!(beyond("own/client.crt", "own/other.crt"), None);
     assert_eq!(beyond("own/client.crt", "own/deeper/client.crt"), None);
     assert_eq!(beyond("/keys/client.key", "/keys2/client.key"), None);
+    // A token beside callers is read again, too.
+    let both = needs(&BANK.replace("token_files: [", "callers: [33], token_files: ["));
+    assert_eq!(both.read, old.read);
     for (from, to, named) in [
         ("own/client.crt", "/srv/own/client.crt", "/srv/own"),
         ("/run/p/b.sock", "/run/q/b.sock", "/run/q"),

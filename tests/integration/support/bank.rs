@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{DistinguishedName, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use super::PATIENCE;
 use super::pki::{Ca, Issued};
@@ -19,6 +19,9 @@ use super::pki::{Ca, Issued};
 pub(crate) enum Demand<'a> {
     /// A certificate of this CA.
     Of(&'a Ca),
+    /// The same, by a request that names so many others that no packet of the keyholder's protocol holds a transcript
+    /// with it.
+    OfManyNames(&'a Ca),
     /// None at all.
     Nothing,
 }
@@ -149,10 +152,16 @@ pub(crate) fn config(server: &Issued, demand: &Demand<'_>, speaks: Speaks) -> Se
         .unwrap();
     let builder = match demand {
         Demand::Nothing => builder.with_no_client_auth(),
-        Demand::Of(ca) => {
+        Demand::Of(ca) | Demand::OfManyNames(ca) => {
             let mut roots = RootCertStore::empty();
             roots.add(ca.der()).unwrap();
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let mut verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            if matches!(demand, Demand::OfManyNames(_)) {
+                // 64,384 bytes with their lengths: a message has 65,535 at most, and what comes with it is read, too.
+                let name = || DistinguishedName::from(vec![0x30; 1004]);
+                verifier = verifier.add_root_hint_subjects((0..64).map(|_| name()));
+            }
             builder.with_client_cert_verifier(verifier.build().unwrap())
         }
     };

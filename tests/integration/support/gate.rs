@@ -123,7 +123,6 @@ impl Setup {
     }
 
     /// Replaces everything.
-    #[cfg(feature = "sandbox")]
     pub(crate) fn whole(mut self, text: &str) -> Self {
         self.whole = Some(text.to_owned());
         self

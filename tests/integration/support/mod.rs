@@ -37,6 +37,20 @@ pub(crate) fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) ->
     }
 }
 
+/// Whether a scenario can be run that only root can: be another user, read another's memory. In CI it must be: what is
+/// skipped there is proved nowhere.
+pub(crate) fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    assert!(
+        root || std::env::var_os("CI").is_none(),
+        "CI must run the scenarios as root"
+    );
+    if !root {
+        println!("skipped: only root can do this");
+    }
+    root
+}
+
 /// Polls until `holds` says so.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     eventually(what, || holds().then_some(()));
