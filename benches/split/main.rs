@@ -118,8 +118,11 @@ fn measure(file: Option<&Path>) {
     println!("\nloadavg after: {}", after.trim());
     let Some(file) = file else { return };
     let all: serde_json::Map<String, Value> = all.into_iter().collect();
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let cores = std::thread::available_parallelism().unwrap();
     let whole = json!({
         "rounds": ROUNDS,
+        "machine": {"cores": cores, "kernel": kernel.trim(), "arch": std::env::consts::ARCH},
         "loadavg": {"before": before.trim(), "after": after.trim()},
         "keys": all,
     });
