@@ -3,6 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -252,6 +253,18 @@ fn an_old_file_is_on_record_before_it_is_removed_whatever_comes_in_between() {
     assert_eq!(ended(0), (1.into(), 3.into()));
 }
 
+/// A gate that dies at an edge, which may be before it is ready.
+fn dies(setup: &Setup, edge: &str) {
+    setup.write();
+    let mut command = Command::new("priorgate");
+    command.args(["run", "--config"]).arg(setup.config());
+    let mut gate = armed(&command, Some(&format!("{edge}:kill")))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("it dies", || gate.try_wait().unwrap().is_some());
+}
+
 #[test]
 fn a_gate_that_dies_while_it_ends_old_files_leaves_none_that_is_on_no_record() {
     for edge in ["audit.ended@1", "audit.ended@2", "audit.removed"] {
@@ -259,10 +272,9 @@ fn a_gate_that_dies_while_it_ends_old_files_leaves_none_that_is_on_no_record() {
         let bank = world.good_bank();
         let logs = tempfile::tempdir().unwrap();
         let (setup, file, old) = years(&world, bank.port(), logs.path());
-        let mut gate = setup.start_with(|command| armed(&command, Some(&format!("{edge}:kill"))));
-        until("it dies", || gate.has_ended());
+        dies(&setup, edge);
         assert_eq!(of(&file, "ended").len(), 2, "{edge}");
-        let mut gate = gate.crash_and_restart();
+        let mut gate = setup.start();
         until("they are removed", || !old.iter().any(|path| path.exists()));
         gate.finish();
         good(&files_of(&file).unwrap());
@@ -277,10 +289,9 @@ fn a_gate_that_dies_while_it_sets_a_file_aside_goes_on_with_the_same_chain() {
         let logs = tempfile::tempdir().unwrap();
         let file = logs.path().join("audit.jsonl");
         Made::new(7).write(&file, unix_millis(), plain(1_400));
-        let mut gate = rotating(&world, bank.port(), &file)
-            .start_with(|command| armed(&command, Some(&format!("{edge}:kill"))));
-        until("it dies", || gate.has_ended());
-        let mut gate = gate.crash_and_restart();
+        let setup = rotating(&world, bank.port(), &file);
+        dies(&setup, edge);
+        let mut gate = setup.start();
         assert_eq!(refunded(&gate, "k1"), 503, "another journal's log");
         until("it is set aside", || aside(&file, 1).exists());
         gate.finish();

@@ -113,12 +113,11 @@ fn a_log_that_does_not_know_everything_lifts_no_doubt_unless_a_person_says_so() 
         assert_eq!(asked(&gate, "fresh"), 200, "{case}");
         gate.finish();
         let written = fs::read_to_string(&file).unwrap();
-        let written = written
+        let mut written = written
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap());
         let last = written
-            .filter(|record| record["event"] == "command")
-            .last()
+            .rfind(|record| record["event"] == "command")
             .unwrap();
         assert_eq!(
             (last["what"].as_str(), last["reason"].as_str()),
