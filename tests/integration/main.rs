@@ -5,9 +5,10 @@
 mod activation;
 #[cfg(test)]
 mod audit;
-#[cfg(feature = "sandbox")]
 #[cfg(test)]
 mod audit_attacks;
+#[cfg(feature = "sandbox")]
+#[cfg(test)]
 mod audit_callbacks;
 #[cfg(test)]
 mod audit_crash;
