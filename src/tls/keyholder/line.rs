@@ -127,7 +127,7 @@ impl Owned<'_> {
     }
 
     /// The next packet; `None` when there is none yet.
-    fn read(&mut self) -> Result<Option<(u64, Answer)>, Failed> {
+    fn read(&self) -> Result<Option<(u64, Answer)>, Failed> {
         let socket = self.socket()?;
         let mut buffer = vec![0; ANSWER_MAX];
         let mut reset = false;
