@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use super::{Findings, credentials};
-use crate::config::{Config, Hardening, KeySource, Transport};
+use crate::config::{Config, Hardening, KeySource, Listen, Transport};
 use crate::harden::needs::GateNeeds;
 use crate::harden::rules;
 
@@ -34,6 +34,7 @@ pub(super) fn look(config: &Config, root: &Path, findings: &mut Findings) {
                 }
                 KeySource::File(file) => {
                     readers(&subject, file, findings);
+                    owner(&subject, file, config, findings);
                     replacers(&subject, file, findings);
                 }
             }
@@ -41,8 +42,7 @@ pub(super) fn look(config: &Config, root: &Path, findings: &mut Findings) {
     }
     let needs = GateNeeds::of(config);
     for file in needs.keys.iter().chain(&needs.read) {
-        let real = file.canonicalize().unwrap_or_else(|_| file.clone());
-        if in_web_root(file) || in_web_root(&real) {
+        if in_web_root(file) || in_web_root(&real(file)) {
             let message = format!("{} lies in a web root", file.display());
             findings.red(
                 "web root",
@@ -77,12 +77,21 @@ pub(super) fn readers(subject: &str, key: &Path, findings: &mut Findings) {
         return;
     };
     let (mode, path) = (found.mode() & 0o777, key.display());
-    let world = mode & 0o004 != 0 && directories(key).all(|dir| bits(dir, 0o001) != 0);
+    let reached = real(key);
+    let world = mode & 0o004 != 0 && directories(&reached).all(|dir| bits(dir, 0o001) != Some(0));
     if world {
         findings.red(
             subject,
             format!("every user can read {path}"),
             &format!("chmod 600 {path}"),
+        );
+    } else if has_acl(key) {
+        // Before the group's bits, which are the list's mask then.
+        let message = format!("{path} has an access list besides its mode");
+        findings.yellow(
+            subject,
+            message,
+            &format!("`getfacl {path}` says who can read it; `setfacl -b` takes it away"),
         );
     } else if mode & 0o040 != 0 {
         let message = format!(
@@ -95,13 +104,6 @@ pub(super) fn readers(subject: &str, key: &Path, findings: &mut Findings) {
             message,
             "chmod g-r it, unless the group has no other member than the keyholder",
         );
-    } else if has_acl(key) {
-        let message = format!("{path} has an access list besides its mode");
-        findings.yellow(
-            subject,
-            message,
-            &format!("`getfacl {path}` says who can read it; `setfacl -b` takes it away"),
-        );
     } else {
         let message = format!("only uid {} and root can read {path}", found.uid());
         findings.green(subject, message);
@@ -113,16 +115,67 @@ fn has_acl(path: &Path) -> bool {
     rustix::fs::getxattr(path, "system.posix_acl_access", &mut value).is_ok_and(|length| length > 0)
 }
 
-/// Whoever may write one of the directories can put another key there.
+/// Whose it is: a caller of the gate has no business with it.
+fn owner(subject: &str, key: &Path, config: &Config, findings: &mut Findings) {
+    let Ok(found) = fs::metadata(key) else {
+        return;
+    };
+    let uid = found.uid();
+    let calls = |listen: &Listen| match listen {
+        Listen::Unix { callers, .. } => callers.contains(&uid),
+        Listen::Tcp { access, .. } => access.callers().is_some_and(|all| all.contains(&uid)),
+    };
+    if uid != 0
+        && config
+            .banks
+            .iter()
+            .any(|bank| bank.listen.iter().any(calls))
+    {
+        findings.red(
+            subject,
+            format!("{} belongs to uid {uid}, which is a caller", key.display()),
+            "chown it to root or to the keyholder's user",
+        );
+    }
+}
+
+/// Whoever may write to one of the directories, or owns one, can put another key there: above the file as it is named, and
+/// above what a link leads to.
 pub(super) fn replacers(subject: &str, key: &Path, findings: &mut Findings) {
-    let open = directories(key).find(|dir| bits(dir, 0o022) != 0 && bits(dir, 0o1000) == 0);
-    match open {
-        None => findings.green(subject, "nobody else can replace it"),
-        Some(dir) => {
-            let message = format!("others may write to {} and replace it", dir.display());
-            findings.red(subject, message, &format!("chmod go-w {}", dir.display()));
+    let owner = fs::metadata(key).map_or(0, |found| found.uid());
+    let reached = real(key);
+    let mut unseen = None;
+    for dir in directories(key).chain(directories(&reached)) {
+        let Ok(found) = fs::metadata(dir) else {
+            unseen = Some(dir);
+            continue;
+        };
+        let (shown, mode) = (dir.display(), found.mode());
+        if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            let message = format!("others may write to {shown} and replace it");
+            return findings.red(subject, message, &format!("chmod go-w {shown}"));
+        }
+        if found.uid() != 0 && found.uid() != owner {
+            let message = format!(
+                "{shown} belongs to uid {}, which may replace it",
+                found.uid()
+            );
+            return findings.red(subject, message, &format!("chown root {shown}"));
         }
     }
+    match unseen {
+        Some(dir) => findings.yellow(
+            subject,
+            format!("{} cannot be looked at", dir.display()),
+            "run doctor as root",
+        ),
+        None => findings.green(subject, "nobody else can replace it"),
+    }
+}
+
+/// What a path leads to, links followed, as far as this user may look.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 /// The directories above a file, from the nearest to the root.
@@ -132,8 +185,9 @@ fn directories(file: &Path) -> impl Iterator<Item = &Path> {
         .filter(|dir| !dir.as_os_str().is_empty())
 }
 
-fn bits(path: &Path, mask: u32) -> u32 {
-    fs::metadata(path).map_or(0, |found| found.mode() & mask)
+/// `None` when it cannot be looked at.
+fn bits(path: &Path, mask: u32) -> Option<u32> {
+    Some(fs::metadata(path).ok()?.mode() & mask)
 }
 
 fn in_web_root(path: &Path) -> bool {
@@ -177,6 +231,34 @@ mod tests {
         assert_eq!(colours(0o604, 0o700), [Colour::Green, Colour::Green]);
         assert_eq!(colours(0o600, 0o777), [Colour::Green, Colour::Red]);
         assert_eq!(colours(0o600, 0o1777), [Colour::Green, Colour::Green]);
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_and_one_behind_a_link_are_seen() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (theirs, open) = (dir.path().join("theirs"), dir.path().join("open"));
+        for place in [&theirs, &open] {
+            fs::create_dir(place).unwrap();
+            fs::write(place.join("k"), "").unwrap();
+            fs::set_permissions(place.join("k"), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(open.join("k"), &link).unwrap();
+        let colour = |key: &Path| {
+            let mut findings = Findings::default();
+            replacers("key", key, &mut findings);
+            findings.0[0].colour
+        };
+        assert_eq!(colour(&theirs.join("k")), Colour::Green);
+        std::os::unix::fs::chown(&theirs, Some(33), None).unwrap();
+        assert_eq!(colour(&theirs.join("k")), Colour::Red);
+        assert_eq!(colour(&link), Colour::Green);
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(colour(&link), Colour::Red);
     }
 
     #[test]

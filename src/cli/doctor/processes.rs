@@ -20,6 +20,8 @@ use crate::tls::pem;
 const PROBE_MOMENT: Duration = Duration::from_secs(2);
 /// Process ids that are looked at: the kernel's own limit on 64-bit machines is 4 million.
 const PROCESSES: usize = 1 << 16;
+/// The end of its control group's name.
+const KEYHOLDER_UNIT: &str = "/priorgate-keyholder.service";
 
 pub(super) fn look(config: &Config, findings: &mut Findings) {
     let Some(unix) = &config.admin.unix else {
@@ -55,6 +57,17 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
     probe(config, findings);
     let others = keyholders(status.pid);
     process("gate", status.pid, config, findings);
+    let needed = config
+        .banks
+        .iter()
+        .any(|bank| matches!(bank.transport, Transport::Tls(_)));
+    if others.is_empty() && needed {
+        findings.yellow(
+            "keyholder",
+            "no process of it was found",
+            "see `systemctl status priorgate-keyholder`; or run doctor as root, where others' processes are hidden",
+        );
+    }
     for (pid, name) in &others {
         process(name, *pid, config, findings);
     }
@@ -96,6 +109,40 @@ fn gate(status: &Status, findings: &mut Findings) {
     }
     if let Some(why) = &confinement.restart_needed {
         findings.red("gate", format!("restart needed: {why}"), "restart it");
+    }
+    if let Some(journal) = &status.journal {
+        let refused = [
+            (
+                journal.failed.is_some(),
+                "the journal has failed",
+                "see the gate's log",
+            ),
+            (journal.full, "the journal's disk is full", "make room"),
+            (
+                journal.frozen,
+                "it was frozen by hand",
+                "`priorgate operations thaw` when the time has come",
+            ),
+            (
+                journal.doubted,
+                "the journal does not know what the audit log knows",
+                "`priorgate operations reconcile`",
+            ),
+        ];
+        for (_, why, next) in refused.iter().filter(|(is, ..)| *is) {
+            findings.red("gate", format!("guarded requests are refused: {why}"), next);
+        }
+    }
+    if let Some(why) = status
+        .audit
+        .as_ref()
+        .and_then(|audit| audit.failing.as_ref())
+    {
+        findings.red(
+            "gate",
+            format!("the audit log is not written: {why}"),
+            "see its disk and docs/audit.md",
+        );
     }
     for warning in &status.warnings {
         findings.yellow("gate", warning.clone(), "see docs/operations.md");
@@ -178,7 +225,8 @@ fn process(name: &str, pid: u32, config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Monitors and signers: children of the gate, or of the service manager, that run our keyholder.
+/// Monitors and signers: children of the gate, or in the keyholder's own unit. Whoever else runs a program of that name is
+/// no business of ours.
 fn keyholders(gate: u32) -> Vec<(u32, String)> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -186,10 +234,18 @@ fn keyholders(gate: u32) -> Vec<(u32, String)> {
     let pids = entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
         .take(PROCESSES);
-    let ours: Vec<(u32, u32)> = pids
+    let named: Vec<(u32, u32)> = pids
         .filter(|pid| *pid != gate && is_keyholder(*pid))
         .map(|pid| (pid, parent(pid).unwrap_or(0)))
         .collect();
+    let is_monitor = |(pid, parent): &&(u32, u32)| *parent == gate || is_of_unit(*pid);
+    let monitors: Vec<u32> = named
+        .iter()
+        .filter(is_monitor)
+        .map(|(pid, _)| *pid)
+        .collect();
+    let known = |(pid, parent): &(u32, u32)| monitors.contains(pid) || monitors.contains(parent);
+    let ours: Vec<_> = named.into_iter().filter(known).collect();
     let monitor = |pid: u32| ours.iter().any(|(other, _)| *other == pid);
     let name = |(pid, parent): &(u32, u32)| {
         let role = if monitor(*parent) {
@@ -209,6 +265,12 @@ fn is_keyholder(pid: u32) -> bool {
     ours && command
         .split(|byte| *byte == 0)
         .any(|word| word == b"keyholder")
+}
+
+/// Only the service manager says which unit a process is of.
+fn is_of_unit(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        .is_ok_and(|groups| groups.lines().any(|line| line.ends_with(KEYHOLDER_UNIT)))
 }
 
 fn parent(pid: u32) -> Option<u32> {
