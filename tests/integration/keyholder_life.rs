@@ -45,7 +45,7 @@ fn keyholder_of(gate: &Gate) -> (u32, u32) {
 }
 
 /// The socket of a service manager, and a gate that knows where it is.
-fn packaged(world: &World, port: u16) -> (Gate, Keyholder, OwnedFd) {
+pub(crate) fn packaged(world: &World, port: u16) -> (Gate, Keyholder, OwnedFd) {
     let setup = world.setup(port).with(World::SHORT);
     setup.write();
     let path = setup.path().join("sign.sock");

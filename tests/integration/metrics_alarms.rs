@@ -7,13 +7,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use priorgate::sandbox::CallbackAlgorithm;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::callbacks::{order, send, setup, start};
+use crate::keyholder_life::packaged;
 use crate::support::gate::Gate;
 use crate::support::operation::{self, REFUND, ask, refund};
 use crate::support::pki::{Ca, replace};
-use crate::support::process::children;
 use crate::support::sandbox::SandboxBank;
 use crate::support::scrape::{Scrape, until_value};
 use crate::support::shop::{Mood, Shop};
@@ -122,10 +122,11 @@ fn an_unknown_operation_is_seen_until_somebody_ends_it() {
 fn a_killed_keyholder_is_noticed_without_a_request() {
     let world = World::new();
     let bank = world.good_bank();
-    let gate = world.gate(bank.port());
+    // The service manager's: a gate that has started its own ends with it.
+    let (gate, mut keyholder, _socket) = packaged(&world, bank.port());
     assert_eq!(readyz(&gate), (200, "ready\n".to_owned()));
-    let monitor = children(gate.pid().as_raw_nonzero().get().cast_unsigned())[0];
-    kill_process(Pid::from_raw(monitor.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    keyholder.signal(Signal::KILL);
+    keyholder.wait();
     until_value(&gate, "priorgate_keyholder_up", |up| up == 0.0);
     assert_eq!(Scrape::of(&gate).value("priorgate_ready"), 0.0);
     assert_eq!(
