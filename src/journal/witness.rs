@@ -177,13 +177,6 @@ pub(super) fn signed_again(connection: &Connection) -> rusqlite::Result<()> {
     outbox::unset(connection, BEHIND_SIGNER_KNOWN)
 }
 
-/// The log has what it had not: it was not there, and now it is.
-fn found_again(doubt: Doubt, known: i64) -> Option<Doubt> {
-    let absent = doubt.absent.filter(|&row| known < row);
-    let left = Doubt { absent, ..doubt };
-    (left != Doubt::default()).then_some(left)
-}
-
 /// Compares, and remembers a doubt in the journal itself: it outlives this process.
 pub(super) fn compare(
     connection: &Connection,
@@ -198,7 +191,8 @@ pub(super) fn compare(
     let told = first.map_or(last, |first| first.saturating_sub(1));
     let absent = (testimony.ours.is_none() && told > 0).then_some(told);
     let before = doubt(connection)?;
-    let mut doubt = before.and_then(|before| found_again(before, known));
+    // What was begun in the place of a log that was not there is no proof that it is back: a person looks (`reconcile`).
+    let mut doubt = before;
     if foreign || behind || absent.is_some() {
         let found = Doubt {
             foreign,

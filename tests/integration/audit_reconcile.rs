@@ -128,7 +128,7 @@ fn a_log_that_does_not_know_everything_lifts_no_doubt_unless_a_person_says_so() 
 }
 
 #[test]
-fn a_journal_beside_a_log_that_is_not_there_runs_nothing_until_it_is() {
+fn a_journal_beside_a_log_that_is_not_there_runs_nothing_until_it_is_and_a_person_says_so() {
     let world = World::new();
     let bank = bank(&world);
     let mut gate = audited(&world, bank.port()).start();
@@ -151,10 +151,18 @@ fn a_journal_beside_a_log_that_is_not_there_runs_nothing_until_it_is() {
     });
     assert_eq!(asked(&gate, "k2"), 503);
     assert_eq!(reconcile(&gate, false)["error"]["code"], "incomplete");
-    // Mounted again: nothing more is needed.
+    // What is written in its place meanwhile is no sign that it is back.
+    gate.finish();
+    let mut gate = gate.crash_and_restart();
+    assert_eq!(gate.status()["journal"]["doubted"], true);
+    assert_eq!(asked(&gate, "k2"), 503);
+    // Mounted again: the log is whole, and a person says so.
     gate.finish();
     fs::rename(&elsewhere, &file).unwrap();
     let mut gate = gate.crash_and_restart();
+    assert_eq!(asked(&gate, "k2"), 503);
+    let done = reconcile(&gate, false);
+    assert!(done["error"].is_null(), "{done}");
     assert_eq!(gate.status()["journal"]["doubted"], false);
     assert_eq!(asked(&gate, "k2"), 200);
     gate.finish();

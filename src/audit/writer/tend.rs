@@ -55,11 +55,16 @@ impl Writer {
     /// What the signer's first answer says of the log: an old copy of it, beside a journal that fits it, is an old copy of
     /// both, and only the signer remembers what came after.
     pub(super) fn judge(&mut self, signed: &Result<SignedCheckpoint, Unsigned>) {
-        if !self.unjudged || matches!(signed, Err(Unsigned::Other(_))) {
+        if matches!(signed, Err(Unsigned::Other(_))) {
             return;
         }
-        self.unjudged = false;
         let Some(owing) = &mut self.owing else { return };
+        // What a person has accepted ends with the next signature, whenever either comes.
+        let signs_again = owing.compared.behind_signer_known && signed.is_ok();
+        if !self.unjudged && !signs_again {
+            return;
+        }
+        let first = std::mem::replace(&mut self.unjudged, false);
         let (journal, runtime) = (&owing.journal, &owing.runtime);
         if signed.is_ok() {
             if owing.compared.behind_signer_known
@@ -69,6 +74,11 @@ impl Writer {
             }
             return;
         }
+        if !first {
+            return;
+        }
+        // From here on a signature is news.
+        owing.compared.behind_signer_known = true;
         match runtime.block_on(journal.behind_signer()) {
             Ok(false) => {}
             Ok(true) => {
