@@ -445,6 +445,9 @@ impl Signer {
 
 /// Whether a log can be so far, after the last checkpoint.
 fn follows(last: &Last, next: &Vouched) -> Result<(), Refused> {
+    if next.tip == last.tip {
+        return Err(Refused::Again);
+    }
     let more = next.tip.seq.checked_sub(last.tip.seq);
     let more = more.filter(|more| *more > 0).ok_or(Refused::NotLater)?;
     let seconds = next.at.saturating_sub(last.at) / 1_000;

@@ -129,6 +129,9 @@ pub enum Refused {
     /// The checkpoint is further on than a log can have grown.
     #[error("no log can have grown so far since the last checkpoint")]
     TooFar,
+    /// It signed just this, and the answer was lost with the signer or its connection: the next one follows on it.
+    #[error("the keyholder has signed just this already, and its answer was lost on the way")]
+    Again,
 }
 
 /// A packet that is no message.
@@ -148,7 +151,7 @@ const WAIT: u8 = 8;
 const ANSWER: u8 = 0x80;
 
 /// Bits of [`Refused`] on the wire.
-const REFUSALS: [Refused; 9] = [
+const REFUSALS: [Refused; 10] = [
     Refused::Failed,
     Refused::Judged(Refusal::Message),
     Refused::Judged(Refusal::Scheme),
@@ -158,6 +161,7 @@ const REFUSALS: [Refused; 9] = [
     Refused::NotLater,
     Refused::State,
     Refused::TooFar,
+    Refused::Again,
 ];
 
 impl<'a> Request<'a> {
